@@ -1,0 +1,54 @@
+"""What passes between a policy and whoever runs it: an observation in, a timed chunk of actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from como_core.interface import Interface
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot saw at one instant.
+
+    stamp_s      seconds, the header stamp of the newest image
+    images       camera name -> uint8 [H, W, 3], RGB
+    state        float32 [S] in the interface's order, or None where the robot has none
+    instruction  what the robot is asked to do, or None
+    """
+
+    stamp_s: float
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray | None = None
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions with the times at which they are due.
+
+    times_s  float64 [K], seconds from the observation's stamp, increasing
+    values   float32 [K, A], in the units and order of Interface.action, gripper last, in [0, 1]
+    source   which policy made it
+    """
+
+    times_s: np.ndarray
+    values: np.ndarray
+    source: str = ""
+
+
+class Policy(Protocol):
+    """Anything that turns observations into chunks; nodes and rollouts know only this."""
+
+    @property
+    def interface(self) -> Interface: ...
+
+    def warm_up(self) -> None:
+        """Run once on data of the right shape, so that the first real call is not slower than the rest."""
+
+    def predict(self, observation: Observation) -> ActionChunk:
+        """The chunk for one observation. Raises ComoError where the observation lacks what the policy was trained on."""

@@ -1,0 +1,214 @@
+"""Dataclasses from YAML: every key is checked, and an error names file, line, key and the nearest valid key.
+
+    config = load(TrainConfig, "config/policy/diffusion.yaml", overrides={"steps": 500})
+
+Supported field types: str, int, float, bool, Path, Literal, Optional, list, tuple, dict[str, X] and nested dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from como_core.errors import ComoError
+
+T = TypeVar("T")
+
+
+class ConfigError(ComoError, ValueError):
+    """A configuration that cannot be used; the message says where, what was given and what was expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Located:
+    """A YAML value with the place it was read from."""
+
+    value: Any
+    where: str
+
+
+def load(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
+    """Build dataclass `cls` from a YAML file; `overrides` replaces top-level keys.
+
+    Raises ConfigError for unreadable YAML, unknown or missing keys and values of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file (expected the YAML of a {cls.__name__})")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    tree = _Located({}, str(path)) if node is None else _locate(node, path)
+    if overrides:
+        if not isinstance(tree.value, dict):
+            raise ConfigError(f"{tree.where}: expected a mapping for {cls.__name__}, got {_kind(tree.value)}")
+        tree.value.update({key: _Located(value, f"override {key!r}") for key, value in overrides.items()})
+    return _convert(tree, cls, "")
+
+
+def build(cls: type[T], data: Mapping[str, Any], where: str = "config") -> T:
+    """Build dataclass `cls` from plain nested mappings; `where` is named in errors."""
+    return _convert(_Located(dict(data), where), cls, "")
+
+
+def to_dict(config: Any) -> Any:
+    """Plain dicts, lists and scalars of a dataclass, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_dict(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def save(config: Any, path: str | Path) -> None:
+    """Write a dataclass as YAML that `load` reads back to an equal object."""
+    Path(path).write_text(to_yaml(config), encoding="utf-8")
+
+
+def to_yaml(config: Any) -> str:
+    """The YAML text of a dataclass, keys in declaration order."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=110)
+
+
+def nearest(key: str, valid: typing.Iterable[str]) -> str:
+    """A hint such as "; did you mean 'topic'?" for a misspelt key, or the list of valid ones."""
+    valid = list(valid)
+    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"valid keys: {', '.join(sorted(valid))}"
+
+
+def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """Dotted key and both values where two configurations first differ; None where they are equal."""
+    a, b = to_dict(a), to_dict(b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(k for k in b if k not in a)]:
+            if key not in a or key not in b:
+                return f"{path}{key}", a.get(key, "absent"), b.get(key, "absent")
+            found = first_difference(a[key], b[key], f"{path}{key}.")
+            if found:
+                return found
+        return None
+    return None if a == b else (path.rstrip("."), a, b)
+
+
+def _locate(node: yaml.Node, path: Path) -> _Located:
+    where = f"{path}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, _Located] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            line = f"{path}:{key_node.start_mark.line + 1}"
+            if key in mapping:
+                raise ConfigError(f"{line}: key {key!r} stands twice (first at {mapping[key].where})")
+            mapping[key] = dataclasses.replace(_locate(value_node, path), where=line)
+        return _Located(mapping, where)
+    if isinstance(node, yaml.SequenceNode):
+        return _Located([_locate(item, path) for item in node.value], where)
+    return _Located(yaml.SafeLoader("").construct_object(node), where)
+
+
+def _convert(item: Any, expected: Any, key: str) -> Any:
+    value, where = (item.value, item.where) if isinstance(item, _Located) else (item, "config")
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+
+    def child(inner: Any, kind: Any, name: str) -> Any:
+        return _convert(inner if isinstance(inner, _Located) else _Located(inner, where), kind, name)
+
+    def refuse(wanted: str) -> ConfigError:
+        return ConfigError(f"{where}: {key or 'the file'}: expected {wanted}, got {_kind(_plain(value))}")
+
+    if expected is Any:
+        return _plain(value)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [a for a in arguments if a is not type(None)]
+        if len(options) == 1:
+            return _convert(item, options[0], key)
+        for option in options:
+            try:
+                return _convert(item, option, key)
+            except ConfigError:
+                continue
+        raise refuse(" or ".join(getattr(o, "__name__", str(o)) for o in options))
+    if origin is Literal:
+        if value not in arguments:
+            hint = nearest(str(value), [str(a) for a in arguments])
+            raise ConfigError(f"{where}: {key}: {value!r} is not one of {', '.join(map(str, arguments))}; {hint}")
+        return value
+    if dataclasses.is_dataclass(expected):
+        if isinstance(value, expected):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, Mapping):
+            raise refuse(f"a mapping ({expected.__name__})")  # type: ignore[union-attr]
+        return _dataclass(value, expected, key, where)
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise refuse("a list")
+        if origin is tuple and arguments[-1:] != (Ellipsis,):
+            if len(value) != len(arguments):
+                raise refuse(f"a list of {len(arguments)} values")
+            return tuple(child(v, a, f"{key}[{i}]") for i, (v, a) in enumerate(zip(value, arguments, strict=True)))
+        return origin(child(v, arguments[0], f"{key}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise refuse("a mapping")
+        return {str(k): child(v, arguments[1], f"{key}.{k}") for k, v in value.items()}
+    if expected is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            raise refuse("a number")
+        return float(value)
+    if expected is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise refuse("a whole number")
+    if expected is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    if isinstance(expected, type) and isinstance(value, expected):
+        return value
+    raise refuse({"str": "text", "bool": "true or false"}.get(getattr(expected, "__name__", ""), str(expected)))
+
+
+def _dataclass(mapping: Mapping[str, Any], cls: Any, key: str, where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    hints = typing.get_type_hints(cls)
+    prefix = f"{key}." if key else ""
+    for name, item in mapping.items():
+        if name not in fields:
+            line = item.where if isinstance(item, _Located) else where
+            raise ConfigError(f"{line}: unknown key {prefix + str(name)!r}; {nearest(str(name), fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in mapping:
+            inner = mapping[name] if isinstance(mapping[name], _Located) else _Located(mapping[name], where)
+            values[name] = _convert(inner, hints[name], prefix + name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: {prefix + name!r} is missing ({cls.__name__} needs it)")
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}: {key or cls.__name__}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Located):
+        return _plain(value.value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def _kind(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
