@@ -1,0 +1,71 @@
+"""What the demo does: tasks, seeds and budgets, from config/demo/*.yaml. Chosen before any trial is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from como_core import config
+
+# Disjoint seeds, so that no start state of a trial was ever trained on or tuned on.
+LABEL_SEEDS_FROM = 0
+VIDEO_SEEDS_FROM = 1000
+PROBE_SEEDS_FROM = 3000
+TRIAL_SEEDS_FROM = 9000
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """The demo's choices.
+
+    tasks                 Meta-World tasks, co-trained into one policy
+    labels_per_task       demonstrations recorded over ROS 2, with actions
+    videos_per_task       episodes rendered to mp4, without any action
+    probe_per_task        episodes with actions that only the linear probe sees, never a policy
+    direct_trials         trials per task and policy stepped directly, for the intervals
+    ros_trials            trials per task and policy over DDS, from the first of the same start states
+    horizon_s             a trial ends here as a failure, simulated seconds
+    rate_factor           wall speed of the simulated arm; 1.0 is real time
+    camera, image_size    what is filmed and trained on
+    """
+
+    tasks: tuple[str, ...]
+    labels_per_task: int
+    videos_per_task: int
+    probe_per_task: int
+    direct_trials: int
+    ros_trials: int
+    horizon_s: float
+    motion_preset: str
+    motion_steps: int
+    policy_preset: str
+    policy_steps: int
+    rate_factor: float = 1.0
+    interface: str = "config/interfaces/metaworld.yaml"
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("labels_per_task", "videos_per_task", "direct_trials", "ros_trials", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.probe_per_task < 2:
+            raise ValueError(f"probe_per_task must be 2 or more (one side fits, the other is held out), got {self.probe_per_task}")
+        if self.ros_trials > self.direct_trials:
+            raise ValueError(f"ros_trials ({self.ros_trials}) start from the first of the direct trials' start states, "
+                             f"so they cannot outnumber direct_trials ({self.direct_trials})")
+        if self.rate_factor <= 0 or self.horizon_s <= 0:
+            raise ValueError("rate_factor and horizon_s must be above 0")
+
+    @property
+    def envs(self) -> tuple[str, ...]:
+        """Environment ids of the tasks, as `make_env` takes them."""
+        return tuple(f"metaworld:{task}" for task in self.tasks)
+
+    def trial_seeds(self, count: int) -> list[int]:
+        """The first `count` start states of the trials; the same for every policy and for ROS and direct trials."""
+        return [TRIAL_SEEDS_FROM + i for i in range(count)]
+
+    def fingerprint(self) -> str:
+        """Changes when any choice changes; a stage finished under another plan is done again."""
+        return hashlib.sha256(json.dumps(config.to_dict(self), sort_keys=True).encode()).hexdigest()[:16]
