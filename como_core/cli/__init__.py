@@ -1,0 +1,1 @@
+"""A file per verb of `como`; main.py lists them."""

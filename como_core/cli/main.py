@@ -1,0 +1,155 @@
+"""`como`: finds the verb, hands it the rest of the command line, and turns errors that a user can mend into one line.
+
+Verbs are imported only when they are called, so that help comes at once. A verb's function is its own help: the
+signature gives the options, the docstring what they do (tyro). Heavy imports (torch, mujoco) belong inside it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from como_core import __version__
+from como_core.errors import ComoError
+
+Verb = tuple[str, ...]
+
+EXIT_MENDABLE = 2
+EXIT_INTERRUPTED = 130
+
+# Conditions of the disk that the user mends; any other OSError is a defect of ours and keeps its traceback.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb: where its function is and the line that `como --help` shows.
+
+    `takes_argv` functions get the raw arguments as one list instead of options made from their signature: launch
+    arguments are `name:=value`.
+    """
+
+    target: str
+    summary: str
+    takes_argv: bool = False
+
+    @property
+    def module(self) -> str:
+        return self.target.partition(":")[0]
+
+    def exists(self) -> bool:
+        """Whether the verb's module is installed; one that is not is not listed."""
+        return importlib.util.find_spec(self.module) is not None
+
+    def function(self) -> Callable[..., Any]:
+        return getattr(importlib.import_module(self.module), self.target.partition(":")[2])
+
+
+COMMANDS: dict[Verb, Command] = {
+    ("doctor",): Command(
+        "como_core.cli.doctor:doctor", "what this machine has: torch, ROS 2, GL, codecs, disk; how to mend what lacks"),
+    ("demo",): Command(
+        "como_core.cli.demo:demo", "the whole way in simulation over real ROS 2, from video to a moving arm"),
+    ("motion", "train"): Command(
+        "como_core.cli.motion:train", "learn latent motion from videos and bags; no action labels needed"),
+    ("motion", "eval"): Command(
+        "como_core.cli.motion:evaluate", "probe a motion model on held-out data, beside its baselines"),
+    ("relabel",): Command(
+        "como_core.cli.relabel:relabel", "write pseudo-actions and their confidence beside videos and bags"),
+    ("policy", "train"): Command(
+        "como_core.cli.policy:train", "train a policy on a few demonstrations and any relabelled video"),
+    ("policy", "eval"): Command(
+        "como_core.cli.policy:evaluate", "measure a policy's success in simulation, with its interval"),
+    ("launch",): Command(
+        "como_core.cli.launch:launch", "start nodes as `ros2 launch como_ros` does: policy, sim or record, name:=value",
+        takes_argv=True),
+}
+
+_EXAMPLES = {
+    ("doctor",): "como doctor",
+    ("demo",): "como demo --out demo_out",
+    ("motion", "train"): "como motion train --data videos/ -o runs/motion",
+    ("relabel",): "como relabel videos/ --model runs/motion -o relabeled/",
+    ("policy", "train"): "como policy train --demos bags/ --videos relabeled/ -o runs/policy",
+    ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",
+    ("launch",): "como launch sim env:=metaworld:drawer-open-v3",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `como` on `argv` (default: the command line) and return its exit code.
+
+    0 done, 2 something the user can mend (said in one line), 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except ComoError as error:
+        print(f"como: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"como: {error.filename or 'output'}: {error.strerror}; free the disk, mend the rights or choose "
+              "another folder", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("como: interrupted; run the same command again to resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_MENDABLE
+
+
+def commands() -> dict[Verb, Command]:
+    """The verbs that this installation has, in the order in which they are used."""
+    return {verb: command for verb, command in COMMANDS.items() if command.exists()}
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"como {__version__}")
+        return 0
+    known = commands()
+    verb = next((v for v in known if tuple(words[:len(v)]) == v), None)
+    if verb is None:
+        return _help_or_refuse(words, known)
+    command, rest = known[verb], words[len(verb):]
+    function = command.function()
+    if command.takes_argv:
+        return int(function(rest) or 0)
+    import tyro  # 0.2 s; `como --help` does without
+
+    return int(tyro.cli(function, args=rest, prog=" ".join(("como", *verb))) or 0)
+
+
+def _help_or_refuse(words: list[str], known: dict[Verb, Command]) -> int:
+    """Help for `como` or for a group such as `como motion`; ComoError for a verb that is not there."""
+    group = tuple(words[:1]) if any(v[:1] == tuple(words[:1]) for v in known) else ()
+    rest = words[len(group):]
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        print(_help(group, known))
+        return 0
+    given = " ".join((*group, rest[0]))
+    names = [" ".join(v) for v in known]
+    if rest[0].startswith("-"):
+        raise ComoError(f"unknown option {rest[0]!r} before a verb; verbs: {', '.join(names)}")
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    hint = f"did you mean `como {close[0]}`?" if close else f"verbs: {', '.join(names)}"
+    raise ComoError(f"no verb {given!r}; {hint}")
+
+
+def _help(group: Verb, known: dict[Verb, Command]) -> str:
+    shown = {" ".join(verb): (verb, command) for verb, command in known.items() if verb[:len(group)] == group}
+    width = max(len(name) for name in shown)
+    usage = " ".join(("usage: como", *group, "<verb> [options]"))
+    lines = [usage, "", "From raw video to a moving arm: latent motion, pseudo-actions, a co-trained policy, ROS 2.", ""]
+    lines += [f"  {name:<{width}}  {command.summary}" for name, (_, command) in shown.items()]
+    lines += ["", "Examples:", *(f"  {_EXAMPLES[verb]}" for verb, _ in shown.values() if verb in _EXAMPLES)]
+    return "\n".join([*lines, "", "Every verb explains itself: como <verb> --help"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
