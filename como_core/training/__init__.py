@@ -1,0 +1,1 @@
+"""One training loop for the whole project: precision, devices, exact resume, logs, progress, checkpoints."""

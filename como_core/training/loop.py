@@ -1,0 +1,218 @@
+"""The training loop of every model here.
+
+    history = fit(model, sample, loss, LoopConfig(steps=800), out="runs/motion", title="motion")
+
+Each step is a function of the weights before it and of (seed, step) alone: batches are drawn from a generator seeded
+with both, and torch's own generator is seeded with both. So a run that was broken off and taken up again has the
+same loss curve as an unbroken one, bit for bit on the CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import nn
+
+from como_core import config as configuration
+from como_core.errors import ComoError
+from como_core.training.ema import Ema
+from como_core.training.progress import Progress
+from como_core.training.state import load_state, restore, save_state
+
+Batch = TypeVar("Batch")
+
+
+class TrainingError(ComoError):
+    """Training cannot go on; the message says at which step and what to do."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to optimise. The rate warms up linearly over `warmup_steps`, then falls by a cosine to `final_rate` of itself.
+
+    precision  "bf16" runs the forward pass under bfloat16 autocast; the weights stay float32
+    ema_decay  average of the weights that the model holds at the end; None: the last weights
+    """
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup_steps: int = 50
+    final_rate: float = 0.05
+    clip_norm: float = 1.0
+    ema_decay: float | None = None
+    precision: Literal["no", "bf16"] = "no"
+    seed: int = 0
+    save_every: int = 200
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every", "log_every", "learning_rate", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie between 0 and 1, or be absent, got {self.ema_decay}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step `step`, counted from 0."""
+        warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        done = step / max(self.steps - 1, 1)
+        cosine = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * warmup * cosine
+
+
+@dataclass
+class History:
+    """The loss curve: for each entry the step it ends at, and each loss term's mean since the entry before."""
+
+    steps: list[int] = field(default_factory=list)
+    terms: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, step: int, terms: Mapping[str, float]) -> None:
+        """Append one entry."""
+        self.steps.append(step)
+        for name, value in terms.items():
+            self.terms.setdefault(name, []).append(value)
+
+    @property
+    def loss(self) -> list[float]:
+        """The curve of the total."""
+        return self.terms.get("loss", [])
+
+
+def fit(model: nn.Module, sample: Callable[[np.random.Generator], Batch],
+        loss: Callable[[nn.Module, Batch], dict[str, torch.Tensor]], config: LoopConfig, out: str | Path,
+        title: str = "training", identity: Any = None) -> History:
+    """Train `model` in place and return its loss curve; the model ends in eval mode, with averaged weights where asked.
+
+    sample    draws a batch (nested dicts, lists and tensors) from a numpy generator; `config.batch_size` is for it to
+              respect. A mapping's key "source" (list of str) is named when the batch yields NaN
+    loss      scalar terms of a batch; the one under "loss" is minimised, the others are logged
+    out       holds training/: the state to resume from, and the TensorBoard log. A finished run returns at once
+    identity  whatever else makes this run what it is (model and data settings); a state of another identity is refused
+
+    Raises TrainingError where the loss or its gradient is not finite (the last saved state stays), CheckpointError
+    where the state cannot be written or belongs to other settings.
+    """
+    directory = Path(out) / "training"
+    accelerator = Accelerator(log_with="tensorboard", project_dir=str(directory))
+    optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas,
+                                  fused=True)
+    ema = Ema(model, config.ema_decay) if config.ema_decay else None
+    ident = {"loop": configuration.to_dict(config), "run": configuration.to_dict(identity)}
+    state = load_state(directory, ident)
+    history, done = History(), 0
+    if state:
+        restore(state, model, optimiser, ema)
+        history, done = History(**state.history), state.step
+    if done < config.steps:
+        wrapped, optimiser = accelerator.prepare(model.train(), optimiser)
+        accelerator.init_trackers("tensorboard")
+        run = _Run(accelerator, wrapped, model, optimiser, ema, config, directory, ident, history)
+        with torch.random.fork_rng(), Progress(config.steps, title, done=done) as progress:
+            run.steps(done, sample, loss, progress)
+        accelerator.end_training()
+    if ema:
+        ema.copy_to(model)
+    model.eval()
+    return history
+
+
+@dataclass
+class _Run:
+    accelerator: Accelerator
+    wrapped: nn.Module
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: Ema | None
+    config: LoopConfig
+    directory: Path
+    identity: dict[str, Any]
+    history: History
+
+    def steps(self, done: int, sample: Callable[[np.random.Generator], Any],
+              loss: Callable[[nn.Module, Any], dict[str, torch.Tensor]], progress: Progress) -> None:
+        """Steps `done` .. config.steps; the window of averaged losses is closed before each save."""
+        config, window, start = self.config, _Window(), time.monotonic() - self.history.seconds
+        for step in range(done, config.steps):
+            batch = self._draw(sample, step)
+            window.add(self._step(step, batch, loss))
+            count = step + 1
+            last, save = count == config.steps, count % config.save_every == 0
+            if last or save or count % config.log_every == 0:
+                means = window.close()
+                self.history.add(count, means)
+                self.accelerator.log({**means, "learning_rate": config.rate(step)}, step=count)
+            progress.advance(note=f"loss {self.history.loss[-1]:.4g}" if self.history.loss else "")
+            if (last or save) and self.accelerator.is_main_process:
+                self.history.seconds = time.monotonic() - start
+                save_state(self.directory, count, self.identity, vars(self.history), self.model, self.optimiser, self.ema)
+
+    def _draw(self, sample: Callable[[np.random.Generator], Any], step: int) -> Any:
+        entropy = np.random.SeedSequence([self.config.seed, step, self.accelerator.process_index])
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        return send_to_device(sample(np.random.default_rng(entropy)), self.accelerator.device)
+
+    def _step(self, step: int, batch: Any, loss: Callable[[nn.Module, Any], dict[str, torch.Tensor]]
+              ) -> dict[str, float]:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.rate(step)
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bf16):
+            terms = loss(self.wrapped, batch)
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if not math.isfinite(values["loss"]):
+            raise self._not_finite(step, f"the loss is {values['loss']}", batch)
+        self.optimiser.zero_grad()
+        self.accelerator.backward(terms["loss"])
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._not_finite(step, f"the gradient's norm is {float(norm)}", batch)
+        self.optimiser.step()
+        if self.ema:
+            self.ema.update(self.model, step + 1)
+        return values
+
+    def _not_finite(self, step: int, what: str, batch: Any) -> TrainingError:
+        sources = sorted(set(batch.get("source", []))) if isinstance(batch, Mapping) else []
+        files = f"; the batch came from {', '.join(sources)}" if sources else ""
+        return TrainingError(f"step {step + 1}: {what}, so training stopped; the last good state lies in "
+                             f"{self.directory}. Lower learning_rate (now {self.config.learning_rate:g}) or look at "
+                             f"the data{files}")
+
+
+class _Window:
+    """Running sums of loss terms between two entries of the history."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, terms: Mapping[str, float]) -> None:
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+
+    def close(self) -> dict[str, float]:
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay is for matrices and kernels; biases, norms and single vectors go without."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]

@@ -1,0 +1,148 @@
+"""The training loop: exact resume, a stop at NaN, averaged weights, and nothing pickled on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from como_core import config
+from como_core.interface import load_interface
+from como_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from como_core.training.loop import LoopConfig, TrainingError, fit
+
+INTERFACE = Path(__file__).parents[1] / "config/interfaces/metaworld.yaml"
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    width: int = 8
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def sample(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    x = torch.from_numpy(rng.standard_normal((16, 3)).astype(np.float32))
+    return {"x": x, "y": x.sum(1, keepdim=True)}
+
+
+def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    noise = 0.1 * torch.randn_like(batch["y"])
+    return {"loss": torch.mean((model(batch["x"]) - batch["y"] - noise) ** 2)}
+
+
+class Breaks:
+    """A sampler that breaks off once, at its n-th batch, as Ctrl-C would."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return sample(rng)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_broken_run_resumes_on_the_same_curve(tmp_path: Path, precision: str) -> None:
+    settings = config.build(LoopConfig, {"steps": 60, "save_every": 20, "log_every": 7, "ema_decay": 0.9,
+                                         "precision": precision, "learning_rate": 1e-2})
+    whole, broken = make_net(), make_net()
+    expected = fit(whole, sample, loss, settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, Breaks(at=47), loss, settings, tmp_path / "broken")
+    broken = make_net()
+    history = fit(broken, sample, loss, settings, tmp_path / "broken")
+    assert history.steps == expected.steps and history.loss == expected.loss
+    for a, b in zip(whole.parameters(), broken.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert history.loss[-1] < 0.5 * history.loss[0]
+
+
+def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
+    settings = LoopConfig(steps=5)
+    first = make_net()
+    fit(first, sample, loss, settings, tmp_path)
+    again = make_net()
+    history = fit(again, Breaks(at=0), loss, settings, tmp_path)
+    assert history.steps == [5]
+    assert torch.equal(first[0].weight, again[0].weight)
+
+
+def test_other_settings_are_refused_with_the_key(tmp_path: Path) -> None:
+    fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity=NetConfig(8))
+    with pytest.raises(CheckpointError, match=r"loop\.learning_rate: 0.001 there, 0.5 now"):
+        fit(make_net(), sample, loss, LoopConfig(steps=5, learning_rate=0.5), tmp_path, identity=NetConfig(8))
+    with pytest.raises(CheckpointError, match=r"run\.width: 8 there, 9 now"):
+        fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity=NetConfig(9))
+
+
+def test_nan_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    def poisoned(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        terms = loss(model, batch)
+        return {"loss": terms["loss"] * (float("nan") if calls.pop() else 1.0)}
+
+    calls = [True] + [False] * 30
+
+    def named(rng: np.random.Generator) -> dict[str, object]:
+        return {**sample(rng), "source": ["good.mp4", "bad.mp4"]}
+
+    with pytest.raises(TrainingError, match=r"step 31: the loss is nan.*bad\.mp4, good\.mp4"):
+        fit(make_net(), named, poisoned, LoopConfig(steps=40, save_every=10), tmp_path)
+    kept = list((tmp_path / "training").glob("step_*"))
+    assert [path.name for path in kept] == ["step_00000030"]
+    assert json.loads((kept[0] / "state.json").read_text())["step"] == 30
+    with safe_open(kept[0] / "state.safetensors", "pt") as tensors:
+        assert all(torch.isfinite(tensors.get_tensor(name)).all() for name in list(tensors.keys()))
+
+
+def test_averaged_weights_are_what_the_model_ends_with(tmp_path: Path) -> None:
+    plain, averaged = make_net(), make_net()
+    fit(plain, sample, loss, LoopConfig(steps=30), tmp_path / "plain")
+    fit(averaged, sample, loss, LoopConfig(steps=30, ema_decay=0.99), tmp_path / "averaged")
+    start = make_net()[0].weight
+    assert 0 < (averaged[0].weight - start).norm() < (plain[0].weight - start).norm()
+
+
+def test_nothing_on_disk_is_a_pickle(tmp_path: Path) -> None:
+    model = make_net()
+    fit(model, sample, loss, LoopConfig(steps=5, ema_decay=0.9), tmp_path)
+    save_checkpoint(tmp_path, NetConfig(), model.state_dict(), load_interface(INTERFACE), {"mean": [0.0]}, "# card")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files if "tfevents" not in path.name} == {".safetensors", ".json", ".yaml", ".md"}
+    assert not any(path.read_bytes().startswith((b"\x80", b"PK")) for path in files)
+    assert not list(tmp_path.glob(".*")), "what was written aside must be gone"
+
+
+def test_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    model, interface = make_net(), load_interface(INTERFACE)
+    save_checkpoint(tmp_path, NetConfig(16), model.state_dict(), interface, {"mean": [1.5]}, "# card\n")
+    back = load_checkpoint(tmp_path, NetConfig)
+    assert (back.config, back.interface, back.normaliser, back.card) == (NetConfig(16), interface, {"mean": [1.5]}, "# card\n")
+    assert all(torch.equal(back.tensors[name], tensor) for name, tensor in model.state_dict().items())
+    save_checkpoint(tmp_path, NetConfig(4), {"w": torch.ones(2)})
+    back = load_checkpoint(tmp_path, NetConfig)
+    assert back.interface is None and back.normaliser is None and list(back.tensors) == ["w"]
+
+
+def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no complete checkpoint here .config.yaml, model.safetensors missing"):
+        load_checkpoint(tmp_path, NetConfig)
+    save_checkpoint(tmp_path, NetConfig(), {"w": torch.ones(200)})
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
+        load_checkpoint(tmp_path, NetConfig)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+        save_checkpoint(tmp_path / "file" / "run", NetConfig(), {"w": torch.ones(2)})
