@@ -1,4 +1,4 @@
-"""ament_python package: `colcon build` where a ROS 2 distribution is sourced, `pip install -e .[ros,sim,test]` elsewhere.
+"""ament_python package: `colcon build` where ROS 2 is sourced, `pip install -e .[ros,sim,test]` elsewhere.
 
 torch is pinned in constraints.txt and installed by pip; it is no rosdep key, because no distribution carries it.
 """

@@ -51,4 +51,7 @@ class Policy(Protocol):
         """Run once on data of the right shape, so that the first real call is not slower than the rest."""
 
     def predict(self, observation: Observation) -> ActionChunk:
-        """The chunk for one observation. Raises ComoError where the observation lacks what the policy was trained on."""
+        """The chunk for one observation.
+
+        Raises ComoError where the observation lacks what the policy was trained on.
+        """

@@ -56,7 +56,7 @@ class Episode:
     state: np.ndarray | None = None
     action: np.ndarray | None = None
     latent: np.ndarray | None = None
-    provenance: np.ndarray = field(default=None)  # type: ignore[assignment]
+    provenance: np.ndarray = field(default=None)  # type: ignore[arg-type]
     confidence: np.ndarray | None = None
     instruction: str | None = None
 

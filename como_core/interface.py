@@ -94,7 +94,8 @@ class Limits:
 
     lower, upper     bounds of each value (rad, m, rad/s or m/s, by the action's kind)
     step             largest change of each value between two commands; a larger one is bounded to it
-    jump             largest distance from the present state, or last command, to a first command; beyond it the latch closes
+    jump             largest distance from the present state, or last command, to a first command; beyond it the
+                     latch closes
     workspace_lower, workspace_upper  box in metres, in the command frame, that the end effector may not leave
     """
 
@@ -167,11 +168,18 @@ class Interface:
     def __post_init__(self) -> None:
         if not self.cameras:
             raise ValueError("cameras: at least one camera is needed")
-        topics = [s.topic for s in (*self.cameras.values(), *self.state.values())] + [self.action.topic]
+        both = self.cameras.keys() & self.state.keys()
+        if both:
+            raise ValueError(f"{sorted(both)[0]!r} names a camera and a state stream; give them different names")
+        topics = [stream.topic for stream in self._streams.values()] + [self.action.topic]
         topics += [self.action.gripper.topic] if self.action.gripper else []
         twice = {t for t in topics if topics.count(t) > 1}
         if twice:
             raise ValueError(f"topic {sorted(twice)[0]!r} is used by more than one stream")
+
+    @property
+    def _streams(self) -> dict[str, Camera | StateStream]:
+        return {**self.cameras, **self.state}
 
     @property
     def state_size(self) -> int:
@@ -181,7 +189,7 @@ class Interface:
     @property
     def max_age_s(self) -> dict[str, float]:
         """Stream name -> age beyond which it is stale."""
-        return {name: s.max_age_s for name, s in (*self.cameras.items(), *self.state.items())}
+        return {name: stream.max_age_s for name, stream in self._streams.items()}
 
 
 def load_interface(path: str | Path) -> Interface:
