@@ -115,7 +115,8 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); train again or copy it again") from error
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); "
+                              "train again or copy it again") from error
 
 
 @contextmanager

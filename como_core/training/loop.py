@@ -37,7 +37,9 @@ class TrainingError(ComoError):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How to optimise. The rate warms up linearly over `warmup_steps`, then falls by a cosine to `final_rate` of itself.
+    """How to optimise.
+
+    The rate warms up linearly over `warmup_steps`, then falls by a cosine to the fraction `final_rate` of itself.
 
     precision  "bf16" runs the forward pass under bfloat16 autocast; the weights stay float32
     ema_decay  average of the weights that the model holds at the end; None: the last weights
@@ -158,7 +160,8 @@ class _Run:
             progress.advance(note=f"loss {self.history.loss[-1]:.4g}" if self.history.loss else "")
             if (last or save) and self.accelerator.is_main_process:
                 self.history.seconds = time.monotonic() - start
-                save_state(self.directory, count, self.identity, vars(self.history), self.model, self.optimiser, self.ema)
+                save_state(self.directory, count, self.identity, vars(self.history), self.model, self.optimiser,
+                           self.ema)
 
     def _draw(self, sample: Callable[[np.random.Generator], Any], step: int) -> Any:
         entropy = np.random.SeedSequence([self.config.seed, step, self.accelerator.process_index])

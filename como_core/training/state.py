@@ -70,7 +70,8 @@ def load_state(directory: Path, identity: Mapping[str, Any]) -> RunState | None:
     if found:
         key, before, now = found
         raise CheckpointError(f"{directory}: an unfinished or finished run with other settings lies here "
-                              f"({key}: {before!r} there, {now!r} now); choose another output folder, or delete this one")
+                              f"({key}: {before!r} there, {now!r} now); "
+                              "choose another output folder, or delete this one")
     return RunState(header["step"], load_tensors(saved[-1] / "state.safetensors"), header["history"])
 
 
