@@ -1,7 +1,7 @@
 """ROS image payloads to RGB arrays and back, without ROS and without cv_bridge.
 
-The encodings are those of sensor_msgs/image_encodings.hpp that hold eight bits for each channel of a colour or grey picture.
-Depth, Bayer and 16-bit pictures are refused by name: turning them into RGB would be a guess.
+The encodings are those of sensor_msgs/image_encodings.hpp that hold eight bits for each channel of a colour or grey
+picture. Depth, Bayer and 16-bit pictures are refused by name: turning them into RGB would be a guess.
 """
 
 from __future__ import annotations
