@@ -10,6 +10,7 @@ import difflib
 import errno
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,9 +121,16 @@ def _run(words: list[str]) -> int:
     function = command.function()
     if command.takes_argv:
         return int(function(rest) or 0)
-    import tyro  # 0.2 s; `como --help` does without
+    import tyro  # not needed for `como --help`, which so comes at once
 
-    return int(tyro.cli(function, args=rest, prog=" ".join(("como", *verb))) or 0)
+    result = tyro.cli(function, args=rest, prog=" ".join(("como", *verb)), description=_description(function),
+                      config=(tyro.conf.FlagCreatePairsOff,))
+    return int(result or 0)
+
+
+def _description(function: Callable[..., Any]) -> str:
+    """A verb's docstring up to its `Args:`, which tyro shows beside the options; tyro alone would drop the examples."""
+    return (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip()
 
 
 def _help_or_refuse(words: list[str], known: dict[Verb, Command]) -> int:
@@ -144,8 +152,8 @@ def _help_or_refuse(words: list[str], known: dict[Verb, Command]) -> int:
 def _help(group: Verb, known: dict[Verb, Command]) -> str:
     shown = {" ".join(verb): (verb, command) for verb, command in known.items() if verb[:len(group)] == group}
     width = max(len(name) for name in shown)
-    usage = " ".join(("usage: como", *group, "<verb> [options]"))
-    lines = [usage, "", "From raw video to a moving arm: latent motion, pseudo-actions, a co-trained policy, ROS 2.", ""]
+    lines = [" ".join(("usage: como", *group, "<verb> [options]")), "",
+             "From raw video to a moving arm: latent motion, pseudo-actions, a co-trained policy, ROS 2.", ""]
     lines += [f"  {name:<{width}}  {command.summary}" for name, (_, command) in shown.items()]
     lines += ["", "Examples:", *(f"  {_EXAMPLES[verb]}" for verb, _ in shown.values() if verb in _EXAMPLES)]
     return "\n".join([*lines, "", "Every verb explains itself: como <verb> --help"])
