@@ -63,7 +63,8 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, gop:
     except (OSError, av.FFmpegError) as error:
         raise VideoError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
     return count
 
 

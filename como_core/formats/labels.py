@@ -1,0 +1,143 @@
+"""Latent-motion labels of a video or bag, in a file of their own; the original is never written.
+
+A label file is safetensors: timestamps, latent and confidence, and in its metadata what they were made from. Reading it
+runs no code. The hash ties it to its source, so that labels never land on another recording.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from como_core.episode import Episode
+from como_core.errors import ComoError
+
+LABEL_SUFFIX = ".labels.safetensors"
+
+_FORMAT = "como-labels-1"
+_TENSORS = ("timestamps", "latent", "confidence")
+_SAME_TIME_S = 1e-3  # Above the rounding of epoch seconds in float64, below the period of any camera.
+
+
+class LabelError(ComoError, ValueError):
+    """Labels that cannot be written, read or attached; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels of one source, a row per frame of it.
+
+    timestamps     float64 [T], seconds, those of the episode
+    latent         float32 [T, D], latent motion z of the frames (t, t + gap)
+    confidence     float32 [T] in [0, 1]
+    source         path of the video or bag, as it was given
+    source_sha256  what `sha256_of` says of it
+    model          path or name of the motion model
+    gap_s          seconds between the two frames of a label
+
+    Raises LabelError, naming the source, where lengths or values do not fit.
+    """
+
+    timestamps: np.ndarray
+    latent: np.ndarray
+    confidence: np.ndarray
+    source: str
+    source_sha256: str
+    model: str
+    gap_s: float
+
+    def __post_init__(self) -> None:
+        steps = len(self.timestamps)
+        if self.timestamps.shape != (steps,) or self.latent.ndim != 2 or self.confidence.ndim != 1:
+            raise LabelError(f"{self.source}: expected timestamps [T], latent [T, D] and confidence [T], got "
+                             f"{list(self.timestamps.shape)}, {list(self.latent.shape)}, {list(self.confidence.shape)}")
+        if len(self.latent) != steps or len(self.confidence) != steps:
+            raise LabelError(f"{self.source}: {steps} timestamps, {len(self.latent)} latents and "
+                             f"{len(self.confidence)} confidences; expected one of each per frame")
+        if not all(np.all(np.isfinite(values)) for values in (self.timestamps, self.latent, self.confidence)):
+            raise LabelError(f"{self.source}: labels hold NaN or infinity")
+        if np.any(self.confidence < 0) or np.any(self.confidence > 1):
+            raise LabelError(f"{self.source}: confidence must lie in [0, 1]")
+        if not self.gap_s > 0:
+            raise LabelError(f"{self.source}: gap_s must be above 0, got {self.gap_s}")
+
+
+def write_labels(path: str | Path, labels: LabelFile) -> None:
+    """Write a label file; it appears under its name only when it is complete. Raises LabelError."""
+    path = Path(path)
+    part = path.with_name(f"{path.name}.part")
+    tensors: dict[str, np.ndarray] = {
+        "timestamps": np.ascontiguousarray(labels.timestamps, np.float64),
+        "latent": np.ascontiguousarray(labels.latent, np.float32),
+        "confidence": np.ascontiguousarray(labels.confidence, np.float32),
+    }
+    metadata = {"format": _FORMAT, "source": labels.source, "source_sha256": labels.source_sha256,
+                "model": labels.model, "gap_s": repr(float(labels.gap_s))}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise LabelError(f"{path}: cannot be written: {error}") from error
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def read_labels(path: str | Path) -> LabelFile:
+    """Read a label file. Raises LabelError where it is missing, damaged or of another kind."""
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise LabelError(f"{path}: is not a label file (format {metadata.get('format')!r}, not {_FORMAT!r})")
+            timestamps, latent, confidence = (file.get_tensor(name) for name in _TENSORS)
+            return LabelFile(timestamps, latent, confidence, metadata["source"], metadata["source_sha256"],
+                             metadata["model"], float(metadata["gap_s"]))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise LabelError(f"{path}: cannot be read as a label file: {error}") from error
+
+
+def with_labels(episode: Episode, labels: LabelFile, source: str | Path | None = None) -> Episode:
+    """The episode with latent and confidence of `labels`.
+
+    `source` is the file that is hashed, the episode's own where None. Raises LabelError where the source is not the
+    one that was labelled, or the frames are not the same in number or time.
+    """
+    source = Path(source or episode.source)
+    found = sha256_of(source)
+    if found != labels.source_sha256:
+        raise LabelError(f"{source}: labels belong to another recording ({labels.source}, sha256 "
+                         f"{labels.source_sha256[:12]}, this one {found[:12]}); run `como relabel` again")
+    if len(labels.timestamps) != len(episode):
+        raise LabelError(f"{source}: {len(labels.timestamps)} labels for {len(episode)} frames; "
+                         "run `como relabel` again")
+    if np.any(np.abs(labels.timestamps - episode.timestamps) > _SAME_TIME_S):
+        raise LabelError(f"{source}: labels and frames differ in time; run `como relabel` again")
+    return dataclasses.replace(episode, latent=labels.latent, confidence=labels.confidence)
+
+
+def sha256_of(source: str | Path) -> str:
+    """SHA-256, in hexadecimal, of a file, or of the names and contents of a folder's files. Raises LabelError."""
+    source = Path(source)
+    try:
+        if source.is_dir():
+            files = sorted(p for p in source.rglob("*") if p.is_file())
+            listing = "".join(f"{_digest(file)} {file.relative_to(source).as_posix()}\n" for file in files)
+            return hashlib.sha256(listing.encode()).hexdigest()
+        return _digest(source)
+    except OSError as error:
+        raise LabelError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
