@@ -1,0 +1,160 @@
+"""Episodes of scripted experts: demonstrations in memory, or videos on disk that hold no action at all.
+
+    episodes = record_demonstrations(["drawer-open-v3"], seeds=range(8))
+    render_videos(["drawer-open-v3"], seeds=range(1000, 1048), out=Path("videos"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from como_core.episode import Episode
+from como_core.formats.video import write_video
+from como_core.simulation.environment import Env, SimulationError, make_env
+from como_core.simulation.experts import NOISE_STD_RANGE, Expert
+from como_core.simulation.parallel import run_jobs
+from como_core.training.progress import Progress
+
+T = TypeVar("T")
+
+HORIZON_PERIODS = 160  # 4 s; most experts are done after 1 s, the noisiest after 3.5 s
+AFTER_SUCCESS_PERIODS = 4
+TRIES_PER_START = 6  # with other noise each, before another start state takes the place of a hopeless one
+STARTS = 3
+SUBSTITUTE_SEED_STEP = 1_000_000  # far from any seed that data or trials use
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an expert did from the start state of `seed`: actions float32 [T, 4] in SI units, and how it ended."""
+
+    seed: int
+    noise_std: float
+    actions: np.ndarray
+    success: bool
+
+
+def attempt(env: Env, seed: int, noise_std: float | None = None, number: int = 0,
+            horizon: int = HORIZON_PERIODS) -> Attempt:
+    """Drive the expert until just after success, or for `horizon` periods, without pictures.
+
+    noise_std is a share of full speed; None draws it evenly from NOISE_STD_RANGE. `number` chooses other noise.
+    """
+    rng = np.random.default_rng((_digest(env.name), seed, number))
+    std = float(rng.uniform(*NOISE_STD_RANGE)) if noise_std is None else noise_std
+    expert = Expert(env.name, std, int(rng.integers(2**32)))
+    env.reset(seed)
+    actions: list[np.ndarray] = []
+    left = horizon
+    while left > 0:
+        actions.append(expert.act(env.privileged()))
+        env.step(actions[-1])
+        left = min(left - 1, AFTER_SUCCESS_PERIODS) if env.success else left - 1
+    return Attempt(seed, std, np.stack(actions), env.success)
+
+
+def render_attempt(env: Env, done: Attempt) -> Episode:
+    """Run the actions of an attempt again, now with pictures and state; step t is what was seen before action t."""
+    env.reset(done.seed)
+    images, states = [], []
+    for action in done.actions:
+        images.append(env.render())
+        states.append(env.state())
+        env.step(action)
+    return Episode(timestamps=np.arange(len(images)) * env.period_s, images={env.camera: np.stack(images)},
+                   source=f"{env.name}#{done.seed}", state=np.stack(states), action=done.actions,
+                   instruction=env.instruction)
+
+
+def collect_episode(env: Env, seed: int, noise_std: float | None = None, horizon: int = HORIZON_PERIODS) -> Episode:
+    """A successful noisy demonstration from the start state of `seed`: the same one each time it is asked for.
+
+    The stored action is the one that was executed, noise included. Failures are dropped before any picture is made and
+    driven again with other noise; a start state that stays hopeless (a few are beyond the script's reach) gives way to
+    that of seed + SUBSTITUTE_SEED_STEP, and `Episode.source` names the seed in use. Raises SimulationError where no
+    attempt succeeds, which with the default noise and horizon means that the expert cannot do the task.
+    """
+    for start in range(STARTS):
+        for number in range(TRIES_PER_START):
+            done = attempt(env, seed + start * SUBSTITUTE_SEED_STEP, noise_std, number, horizon)
+            if done.success:
+                return render_attempt(env, done)
+    raise SimulationError(f"{env.name}: the expert failed in all {STARTS * TRIES_PER_START} attempts from seed {seed}, "
+                          f"each of {horizon * env.period_s:.1f} s; give less noise or a longer horizon")
+
+
+def record_demonstrations(tasks: Sequence[str], seeds: Sequence[int], processes: int = 2, size: int = 64,
+                          noise_std: float | None = None) -> list[Episode]:
+    """Labelled demonstrations in memory, for probes and experiments: each seed of each task, in that order.
+
+    tasks are Meta-World names such as "drawer-open-v3". Raises SimulationError as `make_env` and `collect_episode` do.
+    """
+    jobs = [_Job(f"metaworld:{task}", seed, size, noise_std) for task in tasks for seed in seeds]
+    found = dict(_track(_collect, jobs, processes, "demonstrations"))
+    return [found[job] for job in jobs]
+
+
+def render_videos(tasks: Sequence[str], seeds: Sequence[int], out: Path, processes: int = 2,
+                  size: int = 64) -> list[Path]:
+    """Write out/<task>/<seed>.mp4 and out/<task>/instruction.txt: pictures and words, no state and no action anywhere.
+
+    A video that is there already is left as it is, so that an interrupted call goes on where it stopped.
+    Raises SimulationError as `collect_episode` does and VideoError where `out` cannot be written.
+    """
+    jobs = [_Job(f"metaworld:{task}", seed, size, None, out / task / f"{seed}.mp4") for task in tasks for seed in seeds]
+    for job in jobs:
+        _write_instruction(job)
+    for _ in _track(_write, [job for job in jobs if not job.video.is_file()], processes, "videos"):
+        pass
+    return [job.video for job in jobs]
+
+
+@dataclass(frozen=True)
+class _Job:
+    env: str
+    seed: int
+    size: int
+    noise_std: float | None
+    video: Path = Path()
+
+
+def _write_instruction(job: _Job) -> None:
+    path = job.video.parent / "instruction.txt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{_env(job.env, job.size).instruction}\n", encoding="utf-8")
+
+
+def _track(function: Callable[[_Job], T], jobs: list[_Job], processes: int, title: str) -> Iterator[tuple[_Job, T]]:
+    with Progress(len(jobs), title, unit=title) as progress:
+        for done in run_jobs(function, jobs, processes):
+            progress.advance()
+            yield done
+
+
+def _collect(job: _Job) -> Episode:
+    return collect_episode(_env(job.env, job.size), job.seed, job.noise_std)
+
+
+def _write(job: _Job) -> None:
+    env = _env(job.env, job.size)
+    episode = collect_episode(env, job.seed, job.noise_std)
+    write_video(job.video, episode.images[env.camera][:], fps=1.0 / env.period_s)
+
+
+@lru_cache(maxsize=8)
+def _env(name: str, size: int) -> Env:
+    """One simulator per process and task: building it costs more than an episode."""
+    return make_env(name, size)
+
+
+def _digest(text: str) -> int:
+    """A number for seeding that is the same in every process, unlike hash()."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

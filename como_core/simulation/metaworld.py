@@ -1,0 +1,153 @@
+"""Meta-World v3 (a Sawyer arm in MuJoCo) as an Env in SI units.
+
+The action is [vx, vy, vz] in m/s and the gripper in [0, 1] (0 open, 1 closed). Meta-World moves the hand's target by
+0.01 m per unit of action and step of 12.5 ms, so that its full action of 1 is 0.8 m/s. One control period is two of
+its steps: 25 ms, 40 Hz. The state is the hand's x, y, z in metres and the gripper's opening in [0, 1] (1 open).
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+
+import numpy as np
+
+from como_core.simulation.environment import SimulationError, unknown_task
+from como_core.simulation.graphics import select_backend
+
+select_backend()
+
+import mujoco  # noqa: E402  (MuJoCo reads MUJOCO_GL when it is imported)
+from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE  # noqa: E402
+
+FULL_SPEED_M_S = 0.8
+STEPS_PER_PERIOD = 2
+STEP_S = 0.0125
+
+_SUFFIX = "-goal-observable"
+TASKS = sorted(name.removesuffix(_SUFFIX) for name in ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE)
+
+# Tasks whose goal is a free point in space, with the site that stands at it: without a mark no camera could know it.
+_GOAL_SITES = dict.fromkeys(("reach-v3", "reach-wall-v3", "push-v3", "push-wall-v3", "push-back-v3", "pick-place-v3",
+                             "pick-place-wall-v3", "pick-out-of-hole-v3", "stick-pull-v3", "sweep-v3"), "goal")
+_GOAL_SITES["coffee-pull-v3"] = "mug_goal"
+_MARKER_RADIUS_M = 0.03
+_MARKER_RGBA = (1.0, 0.0, 1.0, 1.0)
+_HIDDEN_GROUP = 5  # MuJoCo draws site groups 0 to 2 unless told otherwise
+
+_LOOKAT_M = (0.0, 0.62, 0.15)
+_DISTANCE_M = 1.12
+_AZIMUTH_DEG = 125.0
+_ELEVATION_DEG = -36.0
+
+
+class MetaWorld:
+    """One Meta-World task behind `Env`. Raises SimulationError for a task that does not exist."""
+
+    camera = "front"
+    period_s = STEPS_PER_PERIOD * STEP_S
+
+    def __init__(self, task: str, size: int = 64) -> None:
+        if task not in TASKS:
+            raise unknown_task("metaworld", task, TASKS)
+        self.name = f"metaworld:{task}"
+        self.instruction = task.rsplit("-v", 1)[0].replace("-", " ")
+        env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task + _SUFFIX]()
+        env._freeze_rand_vec, env.seeded_rand_vec = False, True
+        env.max_path_length = sys.maxsize  # the length of an episode is the caller's business
+        self._env = env
+        self._size = size
+        self._renderer: mujoco.Renderer | None = None
+        self._camera = _fixed_camera()
+        self._privileged: np.ndarray | None = None
+        self._success = False
+        _dress_scene(env.model, _GOAL_SITES.get(task))
+
+    def reset(self, seed: int) -> None:
+        """Go to the start state of `seed`, the same to the last bit whatever was done before."""
+        self._env.seed(seed)
+        self._env.reset()
+        mujoco.mj_forward(self._env.model, self._env.data)  # Meta-World places objects after its own last forward pass
+        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
+        self._privileged = self._env._get_obs()
+        self._success = False
+
+    def step(self, action: np.ndarray) -> None:
+        """Obey `action` [4] for one period; values beyond the arm's limits are clipped as the arm would.
+
+        Raises SimulationError for a wrong shape, for NaN, and before the first `reset`.
+        """
+        self._need_reset()
+        action = np.asarray(action, np.float64)
+        if action.shape != (4,) or not np.all(np.isfinite(action)):
+            raise SimulationError(f"{self.name}: expected 4 finite values [vx, vy, vz, gripper], got {action.tolist()}")
+        effort = np.append(action[:3] / FULL_SPEED_M_S, 2.0 * action[3] - 1.0)
+        for _ in range(STEPS_PER_PERIOD):
+            self._privileged, _, _, _, info = self._env.step(np.clip(effort, -1.0, 1.0).astype(np.float32))
+            self._success = self._success or bool(info["success"])
+
+    def render(self) -> np.ndarray:
+        """What the camera sees now, uint8 [size, size, 3], RGB."""
+        self._need_reset()
+        if self._renderer is None:
+            self._renderer = _make_renderer(self._env.model, self._size)
+            weakref.finalize(self, self._renderer.close)  # an open context would complain when Python ends
+        self._renderer.update_scene(self._env.data, self._camera)
+        return self._renderer.render().copy()
+
+    def state(self) -> np.ndarray:
+        """Hand position in metres and gripper opening in [0, 1], float32 [4]."""
+        return self.privileged()[:4].astype(np.float32)
+
+    def privileged(self) -> np.ndarray:
+        """Meta-World's own observation with hand, objects and goal, float64 [39]."""
+        self._need_reset()
+        assert self._privileged is not None
+        return self._privileged.copy()
+
+    @property
+    def success(self) -> bool:
+        """Whether Meta-World called the task a success at any step since `reset`."""
+        return self._success
+
+    def close(self) -> None:
+        """Free the renderer; it comes back at the next `render`."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _need_reset(self) -> None:
+        if self._privileged is None:
+            raise SimulationError(f"{self.name}: call reset(seed) first")
+
+
+def _dress_scene(model: mujoco.MjModel, goal_site: str | None) -> None:
+    """Hide Meta-World's own marks, which are for debugging; show the goal's where a camera needs it."""
+    model.site_group[:] = _HIDDEN_GROUP
+    if goal_site is not None:
+        goal = model.site(goal_site).id
+        model.site_group[goal] = 0
+        model.site_size[goal, 0] = _MARKER_RADIUS_M
+        model.site_rgba[goal] = _MARKER_RGBA
+
+
+def _fixed_camera() -> mujoco.MjvCamera:
+    camera = mujoco.MjvCamera()
+    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+    camera.lookat[:] = _LOOKAT_M
+    camera.distance, camera.azimuth, camera.elevation = _DISTANCE_M, _AZIMUTH_DEG, _ELEVATION_DEG
+    return camera
+
+
+def _make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
+    """A renderer without multi-sampling, shadows and mirrors: three times as fast in software, same content."""
+    model.vis.quality.offsamples = 0
+    renderer = mujoco.Renderer(model, size, size)
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+    return renderer
+
+
+# Meta-World's experts ask for more than full speed on purpose; `step` clips it, so the advice helps nobody.
+warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", module=r"metaworld\.policies\.policy")
