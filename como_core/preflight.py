@@ -20,7 +20,7 @@ OK, WARN, MISSING = "ok", "warn", "missing"
 OLDEST_PYTHON = (3, 11)
 NEWEST_WHEEL_PYTHON = (3, 14)  # the ROS 2 wheels are made for cp310 to cp314
 
-INSTALLED_GB = 4.0  # a fresh .venv takes 2.6 GB and pip unpacks beside it
+INSTALLED_GB = 4.0  # a fresh .venv takes 2.1 GB with torch for CPU, and pip unpacks beside it
 WORKING_GB = 2.0    # the demo's videos, bags, frame cache and checkpoints
 
 # MuJoCo's name of an off-screen backend -> the Debian and Ubuntu packages it needs, in the order of trying.
@@ -45,7 +45,7 @@ class Finding:
 
 def examine(venv: Path) -> list[Finding]:
     """Look for everything that an installation into `venv` and a run need from the system."""
-    return [python(), *([] if (venv / "bin" / "python").exists() else [venv_module()]), ros_wheels(), opengl(),
+    return [python(), *([] if (venv / "bin" / "pip").exists() else [venv_module()]), ros_wheels(), opengl(),
             disk(venv.parent, WORKING_GB if (venv / ".installed").exists() else INSTALLED_GB + WORKING_GB)]
 
 
