@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,8 +20,6 @@ from como_core.simulation.environment import Env, SimulationError, make_env
 from como_core.simulation.experts import NOISE_STD_RANGE, Expert
 from como_core.simulation.parallel import run_jobs
 from como_core.training.progress import Progress
-
-T = TypeVar("T")
 
 HORIZON_PERIODS = 160  # 4 s; most experts are done after 1 s, the noisiest after 3.5 s
 AFTER_SUCCESS_PERIODS = 4
@@ -96,8 +93,12 @@ def record_demonstrations(tasks: Sequence[str], seeds: Sequence[int], processes:
 
     tasks are Meta-World names such as "drawer-open-v3". Raises SimulationError as `make_env` and `collect_episode` do.
     """
-    jobs = [_Job(f"metaworld:{task}", seed, size, noise_std) for task in tasks for seed in seeds]
-    found = dict(_track(_collect, jobs, processes, "demonstrations"))
+    jobs = [_Job(f"metaworld:{task}", seed) for task in tasks for seed in seeds]
+    found: dict[_Job, Episode] = {}
+    with Progress(len(jobs), "demonstrations", unit="episodes") as progress:
+        for job, episode in run_jobs(partial(_Demonstrator, size, noise_std), jobs, processes):
+            found[job] = episode
+            progress.advance()
     return [found[job] for job in jobs]
 
 
@@ -106,13 +107,13 @@ def render_videos(tasks: Sequence[str], seeds: Sequence[int], out: Path, process
     """Write out/<task>/<seed>.mp4 and out/<task>/instruction.txt: pictures and words, no state and no action anywhere.
 
     A video that is there already is left as it is, so that an interrupted call goes on where it stopped.
-    Raises SimulationError as `collect_episode` does and VideoError where `out` cannot be written.
+    Raises SimulationError as `collect_episode` does and ComoError where `out` cannot be written.
     """
-    jobs = [_Job(f"metaworld:{task}", seed, size, None, out / task / f"{seed}.mp4") for task in tasks for seed in seeds]
-    for job in jobs:
-        _write_instruction(job)
-    for _ in _track(_write, [job for job in jobs if not job.video.is_file()], processes, "videos"):
-        pass
+    jobs = [_Job(f"metaworld:{task}", seed, out / task / f"{seed}.mp4") for task in tasks for seed in seeds]
+    missing = [job for job in jobs if not job.video.is_file()]
+    with Progress(len(jobs), "videos", unit="videos", done=len(jobs) - len(missing)) as progress:
+        for _ in run_jobs(partial(_Filmer, size), missing, processes):
+            progress.advance()
     return [job.video for job in jobs]
 
 
@@ -120,39 +121,42 @@ def render_videos(tasks: Sequence[str], seeds: Sequence[int], out: Path, process
 class _Job:
     env: str
     seed: int
-    size: int
-    noise_std: float | None
     video: Path = Path()
 
 
-def _write_instruction(job: _Job) -> None:
-    path = job.video.parent / "instruction.txt"
-    if not path.is_file():
+class _Demonstrator:
+    """Collects episodes, keeping one simulator per task: building one costs more than an episode."""
+
+    def __init__(self, size: int, noise_std: float | None) -> None:
+        self._size, self._noise_std = size, noise_std
+        self._envs: dict[str, Env] = {}
+
+    def __call__(self, job: _Job) -> Episode:
+        if job.env not in self._envs:
+            self._envs[job.env] = make_env(job.env, self._size)
+        return collect_episode(self._envs[job.env], job.seed, self._noise_std)
+
+
+class _Filmer:
+    """Writes the pictures of collected episodes, and nothing else of them, beside the task's words."""
+
+    def __init__(self, size: int) -> None:
+        self._demonstrate = _Demonstrator(size, None)
+
+    def __call__(self, job: _Job) -> None:
+        episode = self._demonstrate(job)
+        rate_hz = (len(episode) - 1) / episode.duration_s
+        _write_words(job.video.parent / "instruction.txt", f"{episode.instruction}\n")
+        for frames in episode.images.values():
+            write_video(job.video, frames[:], fps=rate_hz)
+
+
+def _write_words(path: Path, text: str) -> None:
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{_env(job.env, job.size).instruction}\n", encoding="utf-8")
-
-
-def _track(function: Callable[[_Job], T], jobs: list[_Job], processes: int, title: str) -> Iterator[tuple[_Job, T]]:
-    with Progress(len(jobs), title, unit=title) as progress:
-        for done in run_jobs(function, jobs, processes):
-            progress.advance()
-            yield done
-
-
-def _collect(job: _Job) -> Episode:
-    return collect_episode(_env(job.env, job.size), job.seed, job.noise_std)
-
-
-def _write(job: _Job) -> None:
-    env = _env(job.env, job.size)
-    episode = collect_episode(env, job.seed, job.noise_std)
-    write_video(job.video, episode.images[env.camera][:], fps=1.0 / env.period_s)
-
-
-@lru_cache(maxsize=8)
-def _env(name: str, size: int) -> Env:
-    """One simulator per process and task: building it costs more than an episode."""
-    return make_env(name, size)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SimulationError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _digest(text: str) -> int:

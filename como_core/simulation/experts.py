@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from como_core.simulation.environment import SimulationError
+from como_core.simulation.graphics import select_backend
 
 NOISE_MEMORY = 0.7  # correlation of the noise from one control period to the next
 NOISE_STD_RANGE = (0.05, 0.4)  # of full speed; drawn once an episode
@@ -22,6 +23,7 @@ class Expert:
         suite, _, task = env.partition(":")
         if suite != "metaworld":
             raise SimulationError(f"no scripted expert for {env!r}: only suite 'metaworld' has them")
+        select_backend()  # before anything below imports MuJoCo
         from metaworld.policies import ENV_POLICY_MAP
 
         from como_core.simulation import metaworld as world
