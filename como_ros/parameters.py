@@ -15,6 +15,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 
 from como_core.errors import ComoError
+from como_core.interface import Interface, load_interface
+from como_core.resources import resource
 
 _TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number with a point, such as 1.0", str: "text"}
 
@@ -43,6 +45,15 @@ class Parameter:
         else:
             descriptor.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high))]
         return descriptor
+
+
+INTERFACE = Parameter("interface", "", "Interface YAML; empty: the packaged config/interfaces/metaworld.yaml",
+                      read_only=True)
+
+
+def interface_of(values: Mapping[str, Any]) -> Interface:
+    """The interface that the start value of INTERFACE names. Raises ComoError with file, line and key."""
+    return load_interface(values[INTERFACE.name] or resource("config/interfaces/metaworld.yaml"))
 
 
 def declare(node: Node, table: Sequence[Parameter]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
 from como_core.errors import ComoError
@@ -15,7 +16,7 @@ from como_core.errors import ComoError
 NodeT = TypeVar("NodeT", bound=Node)
 
 
-def run_node(make: Callable[[], NodeT], run: Callable[[NodeT], None], close: Callable[[NodeT], None],
+def run_node(make: Callable[[], NodeT], run: Callable[[NodeT], None], close: Callable[[NodeT], None] | None = None,
              args: Sequence[str] | None = None) -> int:
     """Initialise ROS, make a node, `run` it until shutdown or Ctrl-C, then `close` it. Returns the exit code.
 
@@ -28,12 +29,18 @@ def run_node(make: Callable[[], NodeT], run: Callable[[NodeT], None], close: Cal
         run(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except rclpy_implementation.RCLError:
+        # A signal ends the context between any two lines; what was being published then is of no more interest.
+        if rclpy.ok():
+            raise
+        return 0
     except ComoError as error:
         print(f"como: {error}", file=sys.stderr)
         return 2
     finally:
         if node is not None:
-            close(node)
+            if close is not None:
+                close(node)
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
