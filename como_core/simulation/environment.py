@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from como_core.errors import ComoError
+from como_core.interface import Interface
 
 
 class SimulationError(ComoError, ValueError):
@@ -26,12 +27,14 @@ class Env(Protocol):
 
     name         the id that `make_env` took
     instruction  what the robot is asked to do
-    camera       name of the camera in the robot's interface
+    interface    the robot's streams and commands, with the size of this camera
+    camera       name of the camera in the interface
     period_s     simulated seconds of one `step`
     """
 
     name: str
     instruction: str
+    interface: Interface
     camera: str
     period_s: float
 

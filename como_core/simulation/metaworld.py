@@ -7,12 +7,15 @@ its steps: 25 ms, 40 Hz. The state is the hand's x, y, z in metres and the gripp
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import warnings
 import weakref
 
 import numpy as np
 
+from como_core.interface import Interface, load_interface
+from como_core.resources import resource
 from como_core.simulation.environment import SimulationError, unknown_task
 from como_core.simulation.graphics import select_backend
 
@@ -52,6 +55,7 @@ class MetaWorld:
         if task not in TASKS:
             raise unknown_task("metaworld", task, TASKS)
         self.name = f"metaworld:{task}"
+        self.interface = _interface(size)
         self.instruction = task.rsplit("-v", 1)[0].replace("-", " ")
         env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task + _SUFFIX]()
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
@@ -120,6 +124,13 @@ class MetaWorld:
     def _need_reset(self) -> None:
         if self._privileged is None:
             raise SimulationError(f"{self.name}: call reset(seed) first")
+
+
+def _interface(size: int) -> Interface:
+    """The installed interface of this robot, its camera resized."""
+    interface = load_interface(resource("config/interfaces/metaworld.yaml"))
+    camera = dataclasses.replace(interface.cameras[MetaWorld.camera], width=size, height=size)
+    return dataclasses.replace(interface, cameras={MetaWorld.camera: camera})
 
 
 def _dress_scene(model: mujoco.MjModel, goal_site: str | None) -> None:
