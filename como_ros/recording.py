@@ -1,0 +1,119 @@
+"""One episode on its way to disk: callbacks hand messages in, a thread of its own writes them, an audit judges."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from como_core.errors import ComoError
+from como_core.formats.rosbag import BagWriter
+from como_ros.messages import NS_PER_S
+
+# Seconds of messages at some hundred a second: a disk that is further behind than this does not catch up.
+QUEUE_SIZE = 4000
+# Below this share of the interface's rate a stream is called sparse in the answer.
+SPARSE_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class RecordedTopic:
+    """A topic that every episode must hold. `rate_hz` is None where messages come on change only."""
+
+    name: str
+    type: str
+    rate_hz: float | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A bag that passed the audit: messages per topic, its length, and which streams came in too slowly."""
+
+    path: str
+    messages: Mapping[str, int]
+    seconds: float
+    instruction: str | None
+    warnings: tuple[str, ...]
+
+
+class Recording:
+    """Writes messages in the order of `take`; `finish` keeps the bag only where every topic was heard.
+
+    on_error is called once, from the writing thread, when the disk takes no more.
+    """
+
+    def __init__(self, bag: BagWriter, topics: tuple[RecordedTopic, ...], instruction: str | None,
+                 on_error: Callable[[str], None]) -> None:
+        self.path = bag.path
+        self._bag, self._topics, self._instruction, self._on_error = bag, topics, instruction, on_error
+        self._types = {topic.name: topic.type for topic in topics}
+        self._first_ns: int | None = None
+        self._last_ns = 0
+        self._error: ComoError | None = None
+        self._queue: queue.Queue[tuple[str, int, bytes] | None] = queue.Queue(QUEUE_SIZE)
+        self._thread = threading.Thread(target=self._write, name="bag", daemon=True)
+        self._thread.start()
+
+    def take(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
+        """Store one serialized message; never blocks."""
+        try:
+            self._queue.put_nowait((topic, stamp_ns, cdr))
+        except queue.Full:
+            self._fail(ComoError(f"{self.path}: the disk is slower than the messages come, {QUEUE_SIZE} of them wait; "
+                                 "the episode is dropped"))
+
+    def refuse(self, reason: str) -> None:
+        """Whatever comes now, this episode is not to be kept."""
+        self._fail(ComoError(f"{self.path}: {reason}; the episode is dropped"))
+
+    def finish(self) -> Finished:
+        """Write what waits, and close the bag. Raises ComoError, and leaves no bag, where the audit finds a fault."""
+        self._join()
+        silent = [topic.name for topic in self._topics if not self._bag.counts.get(topic.name)]
+        if self._error is None and silent:
+            self.refuse(f"topic {silent[0]!r} was silent: no message in the episode"
+                        + (f" (nor on {', '.join(repr(name) for name in silent[1:])})" if silent[1:] else ""))
+        if self._error is not None:
+            self._bag.discard()
+            raise self._error
+        path = self._bag.close()
+        seconds = (self._last_ns - (self._first_ns or 0)) / NS_PER_S
+        messages = {topic.name: self._bag.counts[topic.name] for topic in self._topics}
+        return Finished(str(path), messages, seconds, self._instruction, self._sparse(messages, seconds))
+
+    def discard(self) -> None:
+        """Stop, and leave no bag."""
+        self._join()
+        self._bag.discard()
+
+    def _sparse(self, messages: Mapping[str, int], seconds: float) -> tuple[str, ...]:
+        found = []
+        for topic in self._topics:
+            expected = seconds * (topic.rate_hz or 0.0)
+            if messages[topic.name] < SPARSE_SHARE * expected:
+                found.append(f"topic {topic.name!r}: {messages[topic.name] / seconds:.1f} messages a second, the "
+                             f"interface says {topic.rate_hz:g}: messages were lost, or the source is slow")
+        return tuple(found)
+
+    def _join(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _fail(self, error: ComoError) -> None:
+        if self._error is None:
+            self._error = error
+            self._on_error(str(error))
+
+    def _write(self) -> None:
+        while (item := self._queue.get()) is not None:
+            topic, stamp_ns, cdr = item
+            if self._error is not None:
+                continue
+            try:
+                self._bag.write(topic, self._types[topic], stamp_ns, cdr)
+            except ComoError as error:
+                self._fail(error)
+                continue
+            self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
+            self._last_ns = stamp_ns
