@@ -46,8 +46,11 @@ def load(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = N
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    tree = _Located({}, str(path)) if node is None else _locate(node, path)
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        tree = _Located({}, str(path)) if node is None else _locate(node, path)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: a value refers to itself (&name ... *name); write it out") from error
     if overrides:
         if not isinstance(tree.value, dict):
             raise ConfigError(f"{tree.where}: expected a mapping for {cls.__name__}, got {_kind(tree.value)}")
@@ -115,7 +118,11 @@ def _locate(node: yaml.Node, path: Path) -> _Located:
         return _Located(mapping, where)
     if isinstance(node, yaml.SequenceNode):
         return _Located([_locate(item, path) for item in node.value], where)
-    return _Located(yaml.SafeLoader("").construct_object(node), where)
+    try:
+        return _Located(yaml.SafeLoader("").construct_object(node), where)
+    except (yaml.YAMLError, ValueError) as error:  # a tag that is not plain data, or a date that does not exist
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{where}: {node.value!r} cannot be read as plain data: {reason}") from error
 
 
 def _convert(item: Any, expected: Any, key: str) -> Any:
