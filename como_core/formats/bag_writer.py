@@ -148,7 +148,7 @@ class BagWriter(RawBagWriter):
     lone storage file still has them. `metadata` adds keys of its own (operator, seed, ...).
 
     Write `stamp_ns` from the clock of the header stamps: messages without a header (a gripper's Float64) are placed in
-    time by it. The gripper's command is sent on change only, so its last value from before the episode belongs in first.
+    time by it. A gripper's command is sent on change only, so the value in force at the start belongs in first.
     """
 
     def __init__(

@@ -15,6 +15,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+CAMERA = "video"
+"""Name of the camera of a recording that does not name its cameras."""
+
 
 class Closable(Protocol):
     def close(self) -> None: ...

@@ -1,5 +1,101 @@
-"""rosbag2 episodes, written and read without ROS."""
+"""rosbag2 recordings as episodes: every stream on the first camera's timeline of header stamps.
 
+    episode = read_bag("bags/0003")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from como_core.episode import Episode
+from como_core.formats.bag_align import align_action, align_state, pick_pictures, timeline, whole_steps
+from como_core.formats.bag_frames import BagFrames
+from como_core.formats.bag_layout import find_bags
+from como_core.formats.bag_reader import BagReader
+from como_core.formats.bag_recording import EpisodeNote, Recording, only_image_topic, read_note, read_recording
+from como_core.formats.bag_topics import resolve
 from como_core.formats.bag_writer import BagError, BagWriter
+from como_core.formats.lazy import CAMERA
+from como_core.interface import Interface, require_same
 
-__all__ = ["BagError", "BagWriter"]
+__all__ = ["BagError", "BagWriter", "find_bags", "frame_stamps_ns", "note_of", "read_bag"]
+
+
+def read_bag(path: str | Path, interface: Interface | None = None) -> Episode:
+    """The episode of one rosbag2: a folder or a storage file, sqlite3 or MCAP.
+
+    The timeline is the header stamps of the interface's first camera; receive times of stamped messages play no part.
+    At each stamp t stand: of another camera the last picture at or before t; the state, linear between the samples
+    around t; the action in force, which is the last command stamped at or before t. A velocity older than `hold_s` counts
+    as zero, since the robot has stopped by then; the gripper keeps its last value. Steps at either end at which a stream
+    is not there yet, or no longer, are cut. State or action are None where none of their topics was recorded.
+
+    `interface` is the bag's own where None. A bag that has none, where none is given, is read like a video: its one
+    image topic becomes the camera `lazy.CAMERA`. Raises BagError, naming bag, topic and reason, and ConfigError, naming
+    the key, where `interface` is not the one inside.
+    """
+    path = Path(path)
+    with BagReader(path) as bag:
+        note = read_note(bag)
+        if interface is not None and note.interface is not None:
+            require_same(interface, note.interface, "the interface given", str(path))
+        robot = interface or note.interface
+        if robot is None:
+            topic = only_image_topic(bag)
+            found, cameras = {topic: topic}, {CAMERA: topic}
+        else:
+            found = resolve(robot, bag.topics, path)
+            cameras = {name: found[camera.topic] for name, camera in robot.cameras.items()}
+        recording = read_recording(bag, found.values())
+    if robot is not None:
+        _require_sizes(robot, cameras, recording, path)
+    return _aligned(path, robot, found, cameras, recording, note.instruction)
+
+
+def note_of(path: str | Path) -> EpisodeNote:
+    """Interface, instruction and metadata that the recorder noted in a bag. Raises BagError."""
+    with BagReader(path) as bag:
+        return read_note(bag)
+
+
+def frame_stamps_ns(episode: Episode) -> np.ndarray:
+    """Header stamps of a bag's episode in nanoseconds, exact: int64 [T]. Raises BagError for any other episode."""
+    frames = next(iter(episode.images.values()))
+    if not isinstance(frames, BagFrames):
+        raise BagError(f"{episode.source}: has no header stamps, it was not read from a bag")
+    return frames.stamps_ns
+
+
+def _aligned(path: Path, robot: Interface | None, found: dict[str, str], cameras: dict[str, str], recording: Recording,
+             instruction: str | None) -> Episode:
+    first = next(iter(cameras.values()))
+    at_ns = timeline(recording.pictures[first], f"{path}: {first}")
+    state = align_state(robot, found, recording, at_ns, path) if robot else {}
+    action = align_action(robot, found, recording, at_ns, path) if robot else {}
+    picks = {topic: pick_pictures(recording.pictures[topic], at_ns) for topic in cameras.values()}
+    present = {topic: pick >= 0 for topic, pick in picks.items()}
+    present |= {topic: ~np.isnan(values).any(axis=1) for topic, values in (state | action).items()}
+    steps = whole_steps(present, at_ns, path)
+    images = {}
+    for name, topic in cameras.items():
+        log_ns = np.array([picture.log_ns for picture in recording.pictures[topic]])
+        images[name] = BagFrames(path, topic, log_ns, picks[topic][steps], at_ns[steps], recording.sizes[topic])
+    try:
+        return Episode(at_ns[steps] / 1e9, images, str(path), _joined(state, steps), _joined(action, steps),
+                       instruction=instruction)
+    except ValueError as error:
+        raise BagError(str(error)) from error
+
+
+def _joined(columns: dict[str, np.ndarray], steps: slice) -> np.ndarray | None:
+    return np.concatenate(list(columns.values()), axis=1)[steps].astype(np.float32) if columns else None
+
+
+def _require_sizes(robot: Interface, cameras: dict[str, str], recording: Recording, path: Path) -> None:
+    for name, camera in robot.cameras.items():
+        height, width = recording.sizes[cameras[name]]
+        if (height, width) != (camera.height, camera.width):
+            raise BagError(f"{path}: pictures on {cameras[name]!r} are {width}x{height}, "
+                           f"cameras.{name} of the interface says {camera.width}x{camera.height}")

@@ -16,13 +16,11 @@ import numpy as np
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
+from como_core.formats.lazy import CAMERA
 from como_core.formats.video_frames import VideoError, VideoFrames, scan
 from como_core.formats.video_time import timestamps
 
 __all__ = ["CAMERA", "VIDEO_SUFFIXES", "VideoError", "VideoFrames", "find_videos", "read_video", "write_video"]
-
-CAMERA = "video"
-"""Name of the one camera of a video's episode."""
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif")
 

@@ -1,0 +1,88 @@
+"""One pass over a bag: the small messages whole, of the pictures only when they were taken and where they lie."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from como_core import config
+from como_core.formats.bag_frames import Picture, decode_picture
+from como_core.formats.bag_reader import BagReader, deserialize
+from como_core.formats.bag_writer import EPISODE_FORMAT, EPISODE_KEY, EPISODE_TOPIC, BagError
+from como_core.interface import IMAGE_TYPES, Interface
+
+
+@dataclass(frozen=True)
+class EpisodeNote:
+    """What the recorder noted in a bag: interface, instruction and what else it gave; empty where it noted nothing."""
+
+    interface: Interface | None = None
+    instruction: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Contents of a bag by recorded topic.
+
+    pictures  of image topics, in the order of log time
+    sizes     (height, width) of image topics
+    messages  of the other topics: log time in nanoseconds and message
+    """
+
+    pictures: dict[str, list[Picture]]
+    sizes: dict[str, tuple[int, int]]
+    messages: dict[str, list[tuple[int, Any]]]
+
+
+def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
+    """Index `topics` of an open bag. Raises BagError where a message is damaged or a topic's pictures differ in size."""
+    pictures: dict[str, list[Picture]] = defaultdict(list)
+    messages: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    sizes: dict[str, tuple[int, int]] = {}
+    for raw in bag.messages(topics):
+        message = deserialize(raw, bag.path)
+        if raw.type not in IMAGE_TYPES:
+            messages[raw.topic].append((raw.log_ns, message))
+            continue
+        picture = Picture.of(raw, message)
+        if raw.topic not in sizes:
+            sizes[raw.topic] = decode_picture(raw, bag.path).shape[:2]
+        if picture.size not in (None, sizes[raw.topic]):
+            raise BagError(f"{bag.path}: pictures on {raw.topic!r} change their size (height, width) from "
+                           f"{sizes[raw.topic]} to {picture.size}")
+        pictures[raw.topic].append(picture)
+    return Recording(pictures, sizes, messages)
+
+
+def read_note(bag: BagReader) -> EpisodeNote:
+    """The recorder's note, from metadata.yaml or the message on `/como/episode`. Raises BagError where it is damaged."""
+    text = bag.custom_data.get(EPISODE_KEY)
+    if text is None:
+        raw = next(bag.messages([EPISODE_TOPIC]), None)
+        if raw is None:
+            return EpisodeNote()
+        text = deserialize(raw, bag.path).data
+    try:
+        note = json.loads(text)
+        if note.pop("format") != EPISODE_FORMAT:
+            raise BagError(f"{bag.path}: its note on the episode is not of the format {EPISODE_FORMAT!r}")
+        interface = config.build(Interface, note.pop("interface"), f"{bag.path}: interface")
+        return EpisodeNote(interface, note.pop("instruction"), note)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BagError(f"{bag.path}: its note on the episode ({EPISODE_KEY}) is damaged: {error}") from error
+
+
+def only_image_topic(bag: BagReader) -> str:
+    """The image topic of a bag that has one. Raises BagError where it has none or several."""
+    found = [name for name, topic in bag.topics.items() if topic.type in IMAGE_TYPES and topic.count]
+    if len(found) > 1:
+        raise BagError(f"{bag.path}: has {len(found)} image topics ({', '.join(sorted(found))}) and no interface "
+                       "inside; give the interface that says which is meant")
+    if not found:
+        others = ", ".join(sorted(name for name, topic in bag.topics.items() if topic.count))
+        raise BagError(f"{bag.path}: holds no pictures ({' or '.join(IMAGE_TYPES)}); it has {others or 'no messages'}")
+    return found[0]
