@@ -1,0 +1,101 @@
+"""The newest messages of every stream, and the observation that is made of them.
+
+Callbacks put messages in, which is cheap; the worker makes the observation, which decodes images.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from como_core.action_chunk import Observation
+from como_core.errors import ComoError
+from como_core.interface import Interface, state_vector
+
+# States of this many messages are kept to be interpolated at the image's stamp: 0.16 s at 200 Hz.
+_HISTORY = 32
+
+Decode = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was known at one instant, not yet decoded.
+
+    stamp_s      header stamp of the newest image
+    arrival_s    when that image arrived, on the wall
+    images       camera name -> a call that decodes to uint8 [H, W, 3], RGB
+    state        float32 [S] at stamp_s, or None where the interface has no state
+    """
+
+    stamp_s: float
+    arrival_s: float
+    images: dict[str, Decode]
+    state: np.ndarray | None
+    instruction: str | None
+
+    def observation(self) -> Observation:
+        """Decode. Raises ComoError, naming the topic, for an image that cannot be used."""
+        images = {name: decode() for name, decode in self.images.items()}
+        return Observation(self.stamp_s, images, self.state, self.instruction)
+
+
+class ObservationBuffer:
+    """The newest image of every camera and a short history of every state stream. Not thread-safe: its owner locks."""
+
+    def __init__(self, interface: Interface) -> None:
+        self._interface = interface
+        self.instruction: str | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget images and states; the instruction stays."""
+        self._images: dict[str, tuple[float, float, Decode]] = {}
+        self._states: dict[str, deque[tuple[float, np.ndarray]]] = {
+            name: deque(maxlen=_HISTORY) for name in self._interface.state}
+
+    def put_image(self, name: str, stamp_s: float, arrival_s: float, decode: Decode) -> None:
+        self._images[name] = (stamp_s, arrival_s, decode)
+
+    def put_state(self, name: str, stamp_s: float, values: np.ndarray) -> None:
+        history = self._states[name]
+        if history and stamp_s <= history[-1][0]:
+            # Interpolation needs increasing stamps: a repeated or reordered one starts anew.
+            history.clear()
+        history.append((stamp_s, values))
+
+    def newest_state(self) -> dict[str, np.ndarray]:
+        """The last values of every state stream that has any."""
+        return {name: history[-1][1] for name, history in self._states.items() if history}
+
+    def states_reach(self, stamp_s: float) -> bool:
+        """Whether every state stream has a message of `stamp_s` or later."""
+        return all(history and history[-1][0] >= stamp_s for history in self._states.values())
+
+    def snapshot(self) -> Snapshot:
+        """What an observation is made of. Raises ComoError, naming the stream, where one is missing."""
+        missing = [n for n in self._interface.cameras if n not in self._images]
+        missing += [n for n in self._interface.state if not self._states[n]]
+        if missing:
+            raise ComoError(f"no observation without stream {missing[0]!r}: nothing has arrived on it")
+        stamp_s, arrival_s, _ = max(self._images.values(), key=lambda image: image[0])
+        state = None
+        if self._interface.state:
+            values = {name: _at(history, stamp_s) for name, history in self._states.items()}
+            state = state_vector(self._interface, values)
+        decoders = {name: image[2] for name, image in self._images.items()}
+        return Snapshot(stamp_s, arrival_s, decoders, state, self.instruction)
+
+
+def _at(history: deque[tuple[float, np.ndarray]], stamp_s: float) -> np.ndarray:
+    """The state at `stamp_s`, as training sees it: linear between messages, the nearest one outside of them."""
+    stamps = np.array([stamp for stamp, _ in history])
+    index = int(np.searchsorted(stamps, stamp_s))
+    if index == 0 or index == len(stamps):
+        return history[min(index, len(stamps) - 1)][1]
+    (before_s, before), (after_s, after) = history[index - 1], history[index]
+    way = (stamp_s - before_s) / (after_s - before_s)
+    return np.asarray((1 - way) * before + way * after, np.float32)

@@ -1,0 +1,61 @@
+"""What a Controller is told, sends and tells of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from como_core.control.streams import StreamAge
+
+
+class Phase(StrEnum):
+    """What the controller is doing."""
+
+    IDLE = "idle"
+    WAITING = "waiting"  # for fresh streams and a first chunk; there is nothing to stop yet
+    RUNNING = "running"
+    LATCHED = "latched"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the controller runs; the interface says everything else.
+
+    replan_hz       how often a chunk is asked for
+    blend_s         cross-fade from the old chunk to a new one
+    command_lead_s  the action due this much later is sent now, for a robot that acts late
+    wall_rate       simulated seconds per wall second where below 1
+    margin_s        a stream counts as stale this much before its max_age_s: one period of whoever calls `check`
+    """
+
+    replan_hz: float = 10.0
+    blend_s: float = 0.05
+    command_lead_s: float = 0.0
+    wall_rate: float = 1.0
+    margin_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to send: `values` float32 [len(Action.names)] and the gripper in [0, 1], None where it has not changed."""
+
+    values: np.ndarray
+    gripper: float | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """For logs and diagnostics. `waiting_for` is empty unless the phase is waiting; `cause` is the latch's."""
+
+    phase: Phase
+    cause: str | None
+    waiting_for: tuple[str, ...]
+    ages: dict[str, StreamAge | None]
+    planned_steps: int
+    planned_s: float
+    chunks: int
+    late_chunks: int
+    commands: int
+    bounded_commands: int

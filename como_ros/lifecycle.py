@@ -1,0 +1,71 @@
+"""What every lifecycle node of the package does alike: plain errors in transitions, a clean end, autostart."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import uninstall_signal_handlers
+
+from como_core.errors import ComoError
+
+NodeT = TypeVar("NodeT", bound=LifecycleNode)
+
+# How long a signal may wait for the executor to come round.
+_SIGNAL_POLL_S = 0.1
+
+
+def transition(work: Callable[[NodeT], None]) -> Callable[[NodeT, LifecycleState], TransitionCallbackReturn]:
+    """Make an `on_<transition>` method of one that raises where it fails.
+
+    A ComoError is logged as its one sentence and the node stays in its state; anything else, which rclpy would
+    swallow, is logged with its traceback and leads to error processing.
+    """
+    @wraps(work)
+    def method(self: NodeT, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            work(self)
+        except ComoError as error:
+            self.get_logger().error(f"{work.__name__.removeprefix('on_')} refused: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:  # noqa: BLE001 - rclpy would hide it
+            self.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+    return method
+
+
+def autostart(node: LifecycleNode) -> bool:
+    """Configure and activate; False where one of the two was refused (its reason is in the log)."""
+    done = TransitionCallbackReturn.SUCCESS
+    return node.trigger_configure() == done and node.trigger_activate() == done
+
+
+def spin_until_signal(node: LifecycleNode) -> None:
+    """Serve callbacks until SIGINT or SIGTERM.
+
+    rclpy's own handlers end the middleware at once; here it stays, so that the node can still send a last command.
+    """
+    uninstall_signal_handlers()
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while rclpy.ok() and not ended.is_set():
+        executor.spin_once(timeout_sec=_SIGNAL_POLL_S)
+    executor.remove_node(node)
+
+
+def shut_down(node: LifecycleNode) -> None:
+    """Go through the shutdown transition, from whatever state the node is in."""
+    state: Any = node._state_machine.current_state[1]
+    if rclpy.ok() and state in ("unconfigured", "inactive", "active"):
+        node.trigger_shutdown()

@@ -1,0 +1,192 @@
+"""policy_node: a lifecycle node that runs a policy checkpoint on a robot.
+
+    ros2 run como_ros policy_node --ros-args -p policy:=runs/policy -p interface:=config/interfaces/metaworld.yaml
+
+    configure   load the checkpoint, compare its interface with the robot's, warm up
+    activate    commands are permitted, and sent where enable_output is true
+    deactivate  nothing is sent from now on; the loop timing is written
+    cleanup     free the policy
+
+    subscribes  the interface's cameras and states; instruction (std_msgs/String, transient local)
+    publishes   the interface's command and gripper topics; /diagnostics at 1 Hz
+    serves      ~/reset (std_srvs/Trigger): open the latch once its cause is mended
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter as RosParameter
+from std_srvs.srv import Trigger
+
+from como_core.action_chunk import Policy
+from como_core.control.status import Settings
+from como_core.errors import ComoError
+from como_core.interface import load_interface, require_same
+from como_ros import lifecycle, qos
+from como_ros.lifecycle import transition
+from como_ros.parameters import Parameter, declare
+from como_ros.policy_loop import WATCH_PERIOD_S, PolicyLoop
+from como_ros.running import run_node
+
+Loader = Callable[[Path, str], Policy]
+
+PARAMETERS = (
+    Parameter("policy", "", "Folder of the policy checkpoint; taken by configure"),
+    Parameter("interface", "", "Interface YAML of this robot; taken by configure"),
+    Parameter("enable_output", False, "Send commands; false runs everything and sends nothing. False stops at once, "
+              "true is taken by activate"),
+    Parameter("device", "auto", "Where the policy runs: auto, cpu or cuda; taken by configure"),
+    Parameter("replan_hz", 10.0, "How often a chunk is asked for; taken by configure", "Hz", 0.1, 100.0),
+    Parameter("blend_s", 0.05, "Cross-fade from one chunk to the next; taken by configure", "s", 0.0, 2.0),
+    Parameter("command_lead_s", 0.0, "Send each action this much before it is due, for a robot that acts late; "
+              "taken by configure", "s", 0.0, 1.0),
+    Parameter("rate_factor", 1.0, "Speed of simulated time, as sim_node's; below 1 the limits on arrivals stretch; "
+              "taken by configure", "x real time", 0.01, 100.0),
+    Parameter("instruction", "", "What the robot is asked to do, until the instruction topic says otherwise; taken by "
+              "configure"),
+    Parameter("timing_file", "", "JSON of the loop timing, written by deactivate and at the end; empty: none"),
+    Parameter("autostart", False, "Configure and activate at start", read_only=True),
+)
+
+# Simulated time that goes back by less is rounding.
+_CLOCK_BACK_NS = 1_000_000
+
+
+class PolicyNode(LifecycleNode):
+    """The lifecycle and the parameters; what runs between configure and cleanup is a PolicyLoop.
+
+    load  makes the policy of a checkpoint folder on a device; by default como_core.policy's loader
+    """
+
+    def __init__(self, load: Loader | None = None) -> None:
+        super().__init__("policy_node")
+        self._load = load or load_checkpoint
+        self._loop: PolicyLoop | None = None
+        declare(self, PARAMETERS)
+        self._report = qos.publish(self, DiagnosticArray, "/diagnostics", qos.command(10))
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-_CLOCK_BACK_NS)),
+            post_callback=self._on_jump)
+
+    @transition
+    def on_configure(self) -> None:
+        folder, path = self._path("policy", "the checkpoint's folder"), self._path("interface", "the robot's YAML")
+        interface = load_interface(path)
+        if not folder.is_dir():
+            raise ComoError(f"policy {folder}: no such folder (expected a checkpoint as `como policy train` writes it)")
+        policy = self._load(folder, self._value("device"))
+        require_same(policy.interface, interface, f"the checkpoint {folder}", str(path))
+        policy.warm_up()
+        settings = Settings(self._value("replan_hz"), self._value("blend_s"), self._value("command_lead_s"),
+                            wall_rate=self._value("rate_factor"), margin_s=WATCH_PERIOD_S)
+        self._loop = PolicyLoop(self, policy, interface, settings, self._report)
+        self._loop.controller.put_instruction(self._value("instruction") or None)
+        self.get_logger().info(f"configured: policy {folder}, interface {interface.name!r}")
+
+    @transition
+    def on_activate(self) -> None:
+        assert self._loop is not None
+        self._loop.activate(self._value("enable_output"))
+        self.get_logger().info("active; " + ("commands are sent" if self._value("enable_output") else
+                                             "enable_output is false: nothing is sent"))
+
+    @transition
+    def on_deactivate(self) -> None:
+        self._stop()
+
+    @transition
+    def on_cleanup(self) -> None:
+        self._free()
+
+    @transition
+    def on_shutdown(self) -> None:
+        self._stop()
+        self._free()
+
+    @transition
+    def on_error(self) -> None:
+        self._stop()
+        self._free()
+
+    def _stop(self) -> None:
+        if self._loop is None:
+            return
+        self._loop.deactivate()
+        if self._value("timing_file"):
+            self._loop.write_timing(Path(self._value("timing_file")), policy=self._value("policy"),
+                                    replan_hz=self._value("replan_hz"), rate_factor=self._value("rate_factor"))
+
+    def _free(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        refusal = self._loop.reset() if self._loop else "the node is not configured"
+        response.success, response.message = refusal is None, refusal or "the latch is open"
+        return response
+
+    def _on_parameters(self, parameters: Sequence[RosParameter[Any]]) -> SetParametersResult:
+        if self._loop is not None and any(p.name == "enable_output" and not p.value for p in parameters):
+            self._loop.disable_output()
+        return SetParametersResult(successful=True)
+
+    def _on_jump(self, _: Any) -> None:
+        if self._loop is not None:
+            self._loop.controller.clock_jumped()
+            self.get_logger().warning("the clock went back: buffers are cleared, no command until streams are fresh",
+                                      throttle_duration_sec=1.0)
+
+    def _path(self, name: str, what: str) -> Path:
+        if not self._value(name):
+            raise ComoError(f"parameter {name!r} of policy_node is empty; give {what}: -p {name}:=...")
+        return Path(self._value(name)).expanduser()
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+
+def load_checkpoint(folder: Path, device: str) -> Policy:
+    """The policy of a checkpoint folder. Raises ComoError where it cannot be read or torch is not installed."""
+    try:
+        import torch
+
+        from como_core.policy.checkpoint import load_policy
+    except ModuleNotFoundError as error:
+        raise ComoError(f"{error.name} is not installed, and a policy needs it; "
+                        "`pip install -c constraints.txt torch diffusers accelerate`, then configure again") from error
+    cuda = torch.cuda.is_available()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not cuda):
+        raise ComoError(f"device {device!r} is not here; expected auto, cpu{' or cuda' if cuda else ' (torch sees no GPU)'}")
+    return load_policy(folder, "cuda" if cuda and device != "cpu" else "cpu")
+
+
+def run(make: Callable[[], PolicyNode], args: Sequence[str] | None = None) -> int:
+    """Run a policy node until SIGINT or SIGTERM; returns the exit code."""
+    return run_node(make, _serve, lifecycle.shut_down, args)
+
+
+def _serve(node: PolicyNode) -> None:
+    if node.get_parameter("autostart").value:
+        lifecycle.autostart(node)
+    lifecycle.spin_until_signal(node)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of `ros2 run como_ros policy_node`."""
+    return run(PolicyNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
