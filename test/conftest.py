@@ -52,6 +52,13 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         yield environment
 
 
+@pytest.fixture(scope="module")
+def module_ros_domain() -> Iterator[dict[str, str]]:
+    """As `ros_domain`, for a whole file whose tests look at one run; handed on to child processes by the test."""
+    with _own_domain() as domain:
+        yield {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
 @pytest.fixture
 def start_node(ros_domain: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Start nodes as a user does: start_node("sim_node", {"env": "metaworld:reach-v3"}, remap={"__ns": "/left"}).

@@ -103,6 +103,10 @@ class Operator:
             wait_until(lambda: self.success, 0.25)
         return self.success
 
+    def settle(self, seconds: float) -> None:
+        """Let the graph go on for this much wall time."""
+        threading.Event().wait(seconds)
+
     def travel_m(self) -> float:
         """Length of the end effector's way since `begin_watch`, in metres."""
         with self._lock:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-
-from como_core import config
 
 # Disjoint seeds, so that no start state of a trial was ever trained on or tuned on.
 LABEL_SEEDS_FROM = 0
@@ -27,7 +23,8 @@ class DemoPlan:
     ros_trials            trials per task and policy over DDS, from the first of the same start states
     horizon_s             a trial ends here as a failure, simulated seconds
     rate_factor           wall speed of the simulated arm; 1.0 is real time
-    camera, image_size    what is filmed and trained on
+    interface             the simulated arm's interface, a file of this package
+    processes             worker processes of the stages that step the simulation directly
     """
 
     tasks: tuple[str, ...]
@@ -50,7 +47,8 @@ class DemoPlan:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.probe_per_task < 2:
-            raise ValueError(f"probe_per_task must be 2 or more (one side fits, the other is held out), got {self.probe_per_task}")
+            raise ValueError(f"probe_per_task must be 2 or more, one to fit and one held out, "
+                             f"got {self.probe_per_task}")
         if self.ros_trials > self.direct_trials:
             raise ValueError(f"ros_trials ({self.ros_trials}) start from the first of the direct trials' start states, "
                              f"so they cannot outnumber direct_trials ({self.direct_trials})")
@@ -65,7 +63,3 @@ class DemoPlan:
     def trial_seeds(self, count: int) -> list[int]:
         """The first `count` start states of the trials; the same for every policy and for ROS and direct trials."""
         return [TRIAL_SEEDS_FROM + i for i in range(count)]
-
-    def fingerprint(self) -> str:
-        """Changes when any choice changes; a stage finished under another plan is done again."""
-        return hashlib.sha256(json.dumps(config.to_dict(self), sort_keys=True).encode()).hexdigest()[:16]

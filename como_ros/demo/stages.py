@@ -24,11 +24,11 @@ class Stage:
     run: Callable[[], Result]
 
 
-def run_stages(stages: Sequence[Stage], directory: Path, fingerprint: str, console: Console) -> dict[str, Result]:
+def run_stages(stages: Sequence[Stage], directory: Path, console: Console) -> dict[str, Result]:
     """Run the stages in order and return their results by name.
 
-    A stage whose JSON in `directory` was written under the same fingerprint, with every stage before it, is not run
-    again. The wall time of each stage is kept with it, over all its runs.
+    A stage whose JSON lies in `directory`, with that of every stage before it, is not run again. The wall time of each
+    stage is kept with it, over all its runs.
     """
     directory.mkdir(parents=True, exist_ok=True)
     results: dict[str, Result] = {}
@@ -36,20 +36,20 @@ def run_stages(stages: Sequence[Stage], directory: Path, fingerprint: str, conso
     for number, stage in enumerate(stages, start=1):
         marker = directory / f"{number}_{stage.name}.json"
         label = f"[bold]{number}/{len(stages)} {stage.title}[/bold]"
-        done = None if fresh else _finished(marker, fingerprint)
+        done = None if fresh else read_json(marker)
         if done is not None:
             results[stage.name] = done
             console.print(f"{label}: done before ({done['seconds']:.0f} s)")
             continue
         fresh = True
         console.print(label)
-        spent = _Stopwatch(marker.with_suffix(".seconds"), fingerprint)
+        spent = _Stopwatch(marker.with_suffix(".seconds"))
         try:
             result = stage.run()
         finally:
             seconds = spent.stop()
         result = {**result, "seconds": seconds}
-        write_json(marker, {"fingerprint": fingerprint, "result": result})
+        write_json(marker, result)
         spent.forget()
         results[stage.name] = result
         console.print(f"    {seconds:.0f} s")
@@ -59,23 +59,17 @@ def run_stages(stages: Sequence[Stage], directory: Path, fingerprint: str, conso
 class _Stopwatch:
     """Wall time of a stage, kept on disk so that an interrupted run counts as well."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self._path, self._fingerprint, self._start = path, fingerprint, time.monotonic()
-        before = read_json(path)
-        self._before = float(before["seconds"]) if before and before.get("fingerprint") == fingerprint else 0.0
+    def __init__(self, path: Path) -> None:
+        self._path, self._start = path, time.monotonic()
+        self._before = float((read_json(path) or {}).get("seconds", 0.0))
 
     def stop(self) -> float:
         seconds = self._before + time.monotonic() - self._start
-        write_json(self._path, {"fingerprint": self._fingerprint, "seconds": seconds})
+        write_json(self._path, {"seconds": seconds})
         return seconds
 
     def forget(self) -> None:
         self._path.unlink(missing_ok=True)
-
-
-def _finished(marker: Path, fingerprint: str) -> Result | None:
-    content = read_json(marker)
-    return content["result"] if content and content.get("fingerprint") == fingerprint else None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
