@@ -56,7 +56,7 @@ class BagFrames(LazyFrames):
     def __init__(
         self, bag: Path, topic: str, log_ns: np.ndarray, picks: np.ndarray, stamps_ns: np.ndarray, size: tuple[int, int]
     ) -> None:
-        """`log_ns` int64 [M] are the log times of all pictures of the topic, `picks` int64 [T] those that are frames."""
+        """`log_ns` int64 [M] are the log times of all pictures of the topic, `picks` int64 [T] which are frames."""
         super().__init__((len(picks), *size, 3))
         self._bag, self._topic, self._log_ns, self._picks = bag, topic, log_ns, picks
         self.stamps_ns = stamps_ns

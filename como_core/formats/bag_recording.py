@@ -39,7 +39,7 @@ class Recording:
 
 
 def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
-    """Index `topics` of an open bag. Raises BagError where a message is damaged or a topic's pictures differ in size."""
+    """Index `topics` of an open bag. Raises BagError where a message is damaged or pictures differ in size."""
     pictures: dict[str, list[Picture]] = defaultdict(list)
     messages: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
@@ -59,7 +59,7 @@ def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
 
 
 def read_note(bag: BagReader) -> EpisodeNote:
-    """The recorder's note, from metadata.yaml or the message on `/como/episode`. Raises BagError where it is damaged."""
+    """The recorder's note, from metadata.yaml or the message on `/como/episode`. Raises BagError if it is damaged."""
     text = bag.custom_data.get(EPISODE_KEY)
     if text is None:
         raw = next(bag.messages([EPISODE_TOPIC]), None)

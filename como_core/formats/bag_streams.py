@@ -95,7 +95,7 @@ def interpolate(samples: Samples, at_ns: np.ndarray, max_age_s: float, names: Se
 def hold(samples: Samples, at_ns: np.ndarray, hold_s: float | None = None) -> np.ndarray:
     """The last values at or before each of `at_ns`: float64 [T, K]; NaN before the first.
 
-    `hold_s` is for velocities: a robot stops when its last command is older than that, so zero is in force from then on.
+    `hold_s` is for velocities: a robot stops when its last command is older than that, so zero is in force from then.
     """
     last = np.searchsorted(samples.stamps_ns, at_ns, side="right") - 1
     result = samples.values[np.maximum(last, 0)].copy()
@@ -109,7 +109,7 @@ def _fields(message: Any, type: str, names: Sequence[str], where: str) -> list[f
     try:
         return [float(reduce(getattr, name.split("."), getattr(message, _BODY[type]))) for name in names]
     except (AttributeError, TypeError) as error:
-        raise BagError(f"{where}: {error} in {type}; names are fields of it such as position.x, linear.z") from error
+        raise BagError(f"{where}: {error} in {type}; names are fields such as position.x or linear.z") from error
 
 
 def _joints(message: Any, field: str, names: Sequence[str]) -> list[float] | None:

@@ -28,9 +28,9 @@ def read_bag(path: str | Path, interface: Interface | None = None) -> Episode:
 
     The timeline is the header stamps of the interface's first camera; receive times of stamped messages play no part.
     At each stamp t stand: of another camera the last picture at or before t; the state, linear between the samples
-    around t; the action in force, which is the last command stamped at or before t. A velocity older than `hold_s` counts
-    as zero, since the robot has stopped by then; the gripper keeps its last value. Steps at either end at which a stream
-    is not there yet, or no longer, are cut. State or action are None where none of their topics was recorded.
+    around t; the action in force, which is the last command stamped at or before t. A velocity older than `hold_s`
+    counts as zero, since the robot has stopped by then; the gripper keeps its last value. Steps at either end at which
+    a stream is not there yet, or no longer, are cut. State or action are None where none of their topics was recorded.
 
     `interface` is the bag's own where None. A bag that has none, where none is given, is read like a video: its one
     image topic becomes the camera `lazy.CAMERA`. Raises BagError, naming bag, topic and reason, and ConfigError, naming
