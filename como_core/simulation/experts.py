@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from como_core.simulation.environment import SimulationError
@@ -37,8 +39,10 @@ class Expert:
 
     def act(self, privileged: np.ndarray) -> np.ndarray:
         """The noisy action [vx, vy, vz, gripper] in m/s and [0, 1], float32 [4], for one control period."""
-        effort = np.clip(np.asarray(self._script.get_action(privileged), np.float64)[:4], -1.0, 1.0)
-        effort = np.clip(effort + self._noise.draw(), -1.0, 1.0)
+        with warnings.catch_warnings():  # the scripts ask for more than full speed on purpose
+            warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
+            effort = np.clip(self._script.get_action(np.asarray(privileged, np.float64)), -1.0, 1.0)
+        effort = np.clip(effort.astype(np.float64) + self._noise.draw(), -1.0, 1.0)
         return np.append(effort[:3] * self._full_speed_m_s, (effort[3] + 1.0) / 2.0).astype(np.float32)
 
 

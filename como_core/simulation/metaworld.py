@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import warnings
 import weakref
 
 import numpy as np
@@ -158,7 +157,3 @@ def _make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
     return renderer
-
-
-# Meta-World's experts ask for more than full speed on purpose; `step` clips it, so the advice helps nobody.
-warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", module=r"metaworld\.policies\.policy")
