@@ -164,11 +164,13 @@ def load_checkpoint(folder: Path, device: str) -> Policy:
 
         from como_core.policy.checkpoint import load_policy
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("como"):
+            raise
         raise ComoError(f"{error.name} is not installed, and a policy needs it; "
                         "`pip install -c constraints.txt torch diffusers accelerate`, then configure again") from error
     cuda = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not cuda):
-        raise ComoError(f"device {device!r} is not here; expected auto, cpu{' or cuda' if cuda else ' (torch sees no GPU)'}")
+        raise ComoError(f"device {device!r} is not here; expected auto, cpu{' or cuda' if cuda else '; torch sees no GPU'}")
     return load_policy(folder, "cuda" if cuda and device != "cpu" else "cpu")
 
 
