@@ -41,9 +41,16 @@ def find_bags(paths: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
+def is_bag(path: Path) -> bool:
+    """Whether `path` looks like one bag: a folder with metadata.yaml or numbered parts, or a file by its suffix."""
+    if path.is_dir():
+        files = _storage_files(path)
+        return (path / METADATA).is_file() or (len(files) > 1 and _is_split(files))
+    return path.is_file() and (_is_storage(path) or path.suffix == ".bag")
+
+
 def _bags_in(folder: Path) -> Iterator[Path]:
-    files = _storage_files(folder)
-    if (folder / METADATA).is_file() or (len(files) > 1 and _is_split(files)):
+    if is_bag(folder):
         yield folder
         return
     for entry in sorted(folder.iterdir()):
@@ -51,7 +58,7 @@ def _bags_in(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir():
             yield from _bags_in(entry)
-        elif entry.is_file() and (_is_storage(entry) or entry.suffix == ".bag"):
+        elif is_bag(entry):
             yield entry
 
 

@@ -116,8 +116,8 @@ def _write(
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         if free < needed:
-            raise ComoError(f"{path.parent}: {shape[0]} frames need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
-                            "make room or choose another cache folder")
+            raise ComoError(f"{path.parent}: {shape[0]} frames need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
+                            "free; make room or choose another cache folder")
         part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent))
     except OSError as error:
         raise ComoError(f"{path.parent}: frames cannot be cached there: {error.strerror}") from error
