@@ -1,0 +1,93 @@
+"""Which frames make a pair: a gap in seconds on each clip's own timeline, whatever its frame rate.
+
+    pairs = Pairs.build(cache.timestamps, cache.offsets, gap_s=0.125)
+    cache.frames[pairs.first], cache.frames[pairs.second]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from como_core.errors import ComoError
+
+# A partner further from t + gap than this fraction of the gap is none: a hole in the recording, or the clip's end.
+TOLERANCE = 0.25
+
+# The third frame of a contrast triple lies within n/5 of the second (paper, L_tcl).
+JITTER = 0.2
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Frame pairs (first, second) of many clips that lie end to end on one frame axis.
+
+    first, second  int64 [P], frame indices; timestamps differ by about gap_s
+    episode        int64 [P], the clip of each pair
+    offsets        int64 [E + 1], clip e is frames offsets[e] .. offsets[e + 1]
+    timestamps     float64 [N], seconds, increasing within a clip
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    episode: np.ndarray
+    offsets: np.ndarray
+    timestamps: np.ndarray
+    gap_s: float
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @classmethod
+    def build(cls, timestamps: np.ndarray, offsets: np.ndarray, gap_s: float) -> Pairs:
+        """Pair each frame with the one nearest to `gap_s` later, where one lies within TOLERANCE of the gap.
+
+        Raises ComoError where no clip holds a pair.
+        """
+        offsets = np.asarray(offsets, np.int64)
+        partners = [partner(timestamps[a:b], gap_s) for a, b in pairwise(offsets)]
+        first = [a + np.flatnonzero(found >= 0) for a, found in zip(offsets[:-1], partners, strict=True)]
+        second = [a + found[found >= 0] for a, found in zip(offsets[:-1], partners, strict=True)]
+        episode = np.repeat(np.arange(len(first)), [len(f) for f in first])
+        if not len(episode):
+            raise ComoError(f"none of {len(first)} clips holds two frames that are {gap_s:g} s apart; "
+                            "give longer clips, or choose a gap_s that suits their frame rate")
+        return cls(np.concatenate(first), np.concatenate(second), episode, offsets, np.asarray(timestamps), gap_s)
+
+    def third(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Frames at n + d for pairs `index`: d within a fifth of the gap where the frame rate allows, and never 0.
+
+        Where no frame is that near, the neighbour of the second frame is taken. At the end of a clip, and where the
+        neighbour is the first frame, it is the one on the other side, if the clip has it.
+        """
+        second, episode = self.second[index], self.episode[index]
+        low, high = self.offsets[episode], self.offsets[episode + 1] - 1
+        shift = rng.uniform(-JITTER, JITTER, len(index)) * self.gap_s
+        wanted = self.timestamps[second] + shift
+        found = np.array([nearest(self.timestamps[a:b + 1], np.array([time]))[0] + a
+                          for a, b, time in zip(low, high, wanted, strict=True)])
+        step = np.where(shift >= 0, 1, -1)
+        found = np.where(found == second, second + step, found)
+        other = 2 * second - found
+        swap = ((found <= self.first[index]) & (other <= high)) | (found > high)
+        return np.where(swap, other, found)
+
+
+def partner(timestamps: np.ndarray, gap_s: float) -> np.ndarray:
+    """For each frame of a clip the index of the frame `gap_s` later, int64 [T]; -1 where there is none."""
+    wanted = timestamps + gap_s
+    found = nearest(timestamps, wanted)
+    near = np.abs(timestamps[found] - wanted) <= TOLERANCE * gap_s
+    # Past the end the last frame would be nearest to all: only half a frame is forgiven there.
+    near &= wanted <= timestamps[-1] + 0.5 * (timestamps[-1] - timestamps[max(len(timestamps) - 2, 0)])
+    return np.where(near & (found > np.arange(len(timestamps))), found, -1)
+
+
+def nearest(timestamps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Index of the timestamp nearest to each wanted time; the earlier one of two equally near."""
+    right = np.clip(np.searchsorted(timestamps, wanted), 1, max(len(timestamps) - 1, 1))
+    right = np.minimum(right, len(timestamps) - 1)
+    left = np.maximum(right - 1, 0)
+    return np.where(timestamps[right] - wanted < wanted - timestamps[left], right, left)

@@ -1,0 +1,94 @@
+"""Train a MotionModel on episodes; only their pictures and timestamps are read.
+
+    train(open_sources(["videos/"]).episodes, load_preset("como"), "runs/motion")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from como_core import __version__
+from como_core.episode import Episode
+from como_core.formats.cache import FrameCache
+from como_core.motion.config import MotionConfig
+from como_core.motion.losses import motion_loss
+from como_core.motion.model import MotionModel, to_pixels
+from como_core.motion.pairs import Pairs
+from como_core.training.checkpoint import save_checkpoint
+from como_core.training.loop import History, fit
+from como_core.training.progress import duration
+
+
+def train(episodes: Sequence[Episode], config: MotionConfig, out: str | Path, camera: str | None = None,
+          cache: str | Path | None = None) -> tuple[MotionModel, History]:
+    """Train on all frame pairs of `episodes`, write the checkpoint into `out` and return the model, in eval mode.
+
+    camera  the camera of episodes that have several; None: the first
+    cache   where decoded frames are kept, for this and later runs; None: out/cache
+
+    An interrupted run goes on where it was saved. Raises ComoError where no clip is longer than the gap,
+    TrainingError and CheckpointError as `fit` does.
+    """
+    out = Path(out)
+    frames = FrameCache.build(episodes, camera, config.image_size, Path(cache or out / "cache"))
+    pairs = Pairs.build(frames.timestamps, frames.offsets, config.gap_s)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.loop.seed)
+        model = MotionModel(config)
+    sampler = PairSampler(frames.frames, pairs, [episode.source for episode in episodes], config)
+    history = fit(model, sampler, MotionLoss(config), config.loop, out, "motion",
+                  identity={"motion": config, "clips": len(episodes), "frames": len(frames.timestamps)})
+    save_checkpoint(out, config, model.state_dict(), card=_card(model, pairs, len(episodes), history))
+    return model, history
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSampler:
+    """Draws batches of frame pairs, and of triples where L_tcl asks for them: uint8 [B, H, W, 3] each."""
+
+    frames: np.ndarray
+    pairs: Pairs
+    sources: Sequence[str]
+    config: MotionConfig
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Any]:
+        # In file order, a batch walks through the memory map once.
+        index = np.sort(rng.integers(len(self.pairs), size=self.config.loop.batch_size))
+        batch = {"first": self._take(self.pairs.first[index]), "second": self._take(self.pairs.second[index]),
+                 "source": [self.sources[e] for e in self.pairs.episode[index]]}
+        if self.config.loss.contrast:
+            batch["third"] = self._take(self.pairs.third(index, rng))
+        return batch
+
+    def _take(self, index: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.frames[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class MotionLoss:
+    """The loss of a batch: pixels, the model's forward pass, and `motion_loss`."""
+
+    config: MotionConfig
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        pixels = [to_pixels(batch[name]) for name in ("first", "second", "third") if name in batch]
+        return motion_loss(model(*pixels), pixels[0], pixels[1], self.config.loss)
+
+
+def _card(model: MotionModel, pairs: Pairs, clips: int, history: History) -> str:
+    config = model.config
+    parameters = sum(p.numel() for p in model.parameters())
+    return (f"# Latent-motion model\n\n"
+            f"- z of {config.latent_size} numbers, gap {config.gap_s:g} s, frames of {config.image_size} px\n"
+            f"- {parameters:,} parameters; trained on {len(pairs):,} pairs of {clips} clips, "
+            f"{config.loop.steps} steps of {config.loop.batch_size}, seed {config.loop.seed}, "
+            f"in {duration(history.seconds)}\n"
+            f"- reconstruction error {history.terms['pixel'][-1]:.3f} of that of copying frame t (training pairs)\n"
+            f"- como {__version__}, torch {torch.__version__}\n")
