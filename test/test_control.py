@@ -1,0 +1,341 @@
+"""The controller without ROS: ages, latch, halts, what is asked of the policy and what becomes of its answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from como_core.action_chunk import ActionChunk, Observation
+from como_core.control.controller import Controller
+from como_core.control.latch import Latch
+from como_core.control.observations import ObservationBuffer, Snapshot
+from como_core.control.status import Command, Phase, Settings
+from como_core.control.streams import StreamAges
+from como_core.control.worker import Inference, InferenceWorker
+from como_core.errors import ComoError
+from como_core.interface import Action, load_interface
+from como_core.resources import resource
+from como_ros.processes import wait_until
+
+SAWYER = load_interface(resource("config/interfaces/metaworld.yaml"))
+JOINT = replace(SAWYER, action=Action("joint_position", "forward_command", "commands", ("gripper",), 40.0))
+PERIOD_S = 0.025
+PICTURE = np.zeros((64, 64, 3), np.uint8)
+
+
+class Rig:
+    """A controller, a clock and streams that arrive at 40 Hz on it."""
+
+    def __init__(self, interface: object = SAWYER, settings: Settings | None = None) -> None:
+        self.controller = Controller(interface, settings or Settings(blend_s=0.0))  # type: ignore[arg-type]
+        self.interface = interface
+        self.now_s, self.wall_s = 1000.0, 5.0
+        self.controller.start()
+
+    def arrive(self, *without: str, stamp_s: float | None = None) -> None:
+        stamp = self.now_s if stamp_s is None else stamp_s
+        if "front" not in without:
+            self.controller.put_image("front", stamp, self.wall_s, lambda: PICTURE)
+        for name, values in (("ee_pose", [0, 0.6, 0.3]), ("gripper", [0.5])):
+            if name not in without:
+                self.controller.put_state(name, stamp, self.wall_s, np.array(values, np.float32))
+
+    def step(self, *without: str, wall_s: float = PERIOD_S, node_s: float = PERIOD_S) -> Command | None:
+        """One period on: streams arrive, then the command timer ticks."""
+        self.now_s, self.wall_s = self.now_s + node_s, self.wall_s + wall_s
+        self.arrive(*without)
+        return self.command()
+
+    def command(self) -> Command | None:
+        return self.controller.command(self.now_s, self.wall_s)
+
+    def question(self) -> tuple[Snapshot, int] | None:
+        return self.controller.question(self.now_s, self.wall_s)
+
+    def answer(self, value: float = 0.2, steps: int = 12, error: Exception | None = None,
+               question: tuple[Snapshot, int] | None = None) -> None:
+        asked = question or self.question()
+        assert asked is not None
+        size = self.interface.action.size  # type: ignore[attr-defined]
+        chunk = ActionChunk(np.arange(steps) * PERIOD_S, np.full((steps, size), value, np.float32), "test")
+        self.controller.answer(Inference(*asked, None if error else chunk, error, 0.001), self.now_s)
+
+    def run(self) -> None:
+        """Until the robot moves."""
+        self.arrive()
+        self.answer()
+        assert self.command() is not None and self.phase is Phase.RUNNING
+
+    @property
+    def phase(self) -> Phase:
+        return self.controller.status(self.now_s, self.wall_s).phase
+
+
+def test_commands_begin_when_every_stream_is_fresh_and_a_chunk_has_come() -> None:
+    rig = Rig()
+    rig.arrive("gripper")
+    assert rig.question() is None and rig.command() is None and rig.phase is Phase.WAITING
+    assert "stream 'gripper': nothing has arrived" in rig.controller.status(rig.now_s, rig.wall_s).waiting_for[0]
+    rig.arrive()
+    rig.answer(0.2)
+    command = rig.command()
+    assert command is not None and command.values == pytest.approx([0.2] * 3) and command.gripper == pytest.approx(0.2)
+
+
+def test_nothing_is_asked_or_sent_before_start_and_after_stop() -> None:
+    rig = Rig()
+    rig.run()
+    asked = (rig.controller.question(rig.now_s + 1, rig.wall_s), rig.controller.stop())[0]
+    rig.arrive()
+    assert asked is None and rig.question() is None and rig.command() is None and rig.phase is Phase.IDLE
+
+
+def test_an_answer_that_was_asked_for_before_a_stop_is_ignored() -> None:
+    rig = Rig()
+    rig.arrive()
+    question = rig.question()
+    rig.controller.stop()
+    rig.controller.start()
+    rig.arrive()
+    rig.answer(question=question)
+    assert rig.command() is None
+
+
+@pytest.mark.parametrize("stream", ["front", "ee_pose", "gripper"])
+def test_a_stream_that_ends_stops_the_commands_within_its_age_and_is_named(stream: str) -> None:
+    rig = Rig()
+    rig.run()
+    last_s, commands = rig.now_s, 0
+    for _ in range(20):
+        asked = rig.question()
+        if asked is not None:
+            rig.answer(question=asked)
+        if rig.step(stream) is not None:
+            commands, last_s = commands + 1, rig.now_s
+    assert commands >= 10 and last_s - 1000.0 <= SAWYER.max_age_s[stream]
+    cause = rig.controller.cause
+    assert rig.phase is Phase.LATCHED and cause is not None and f"stream {stream!r} is stale" in cause
+    assert all(other not in cause for other in {"front", "ee_pose", "gripper"} - {stream})
+
+
+def test_a_clock_that_stands_still_with_its_simulation_stops_the_commands_too() -> None:
+    rig = Rig()
+    rig.run()
+    for _ in range(13):
+        rig.step("front", "ee_pose", "gripper", node_s=0.0)
+    assert rig.phase is Phase.LATCHED and "nothing arrived for 0.3" in str(rig.controller.cause)
+
+
+def test_a_repeated_old_stamp_is_stale_although_messages_arrive() -> None:
+    rig = Rig()
+    rig.run()
+    for _ in range(13):
+        rig.now_s, rig.wall_s = rig.now_s + PERIOD_S, rig.wall_s + PERIOD_S
+        rig.arrive("front")
+        rig.controller.put_image("front", 1000.0, rig.wall_s, lambda: PICTURE)
+        rig.command()
+    assert "stream 'front' is stale: its header stamp is 0.3" in str(rig.controller.cause)
+
+
+def test_a_stale_stream_before_the_first_command_closes_nothing() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.answer()
+    for _ in range(20):
+        rig.now_s, rig.wall_s = rig.now_s + PERIOD_S, rig.wall_s + PERIOD_S
+        assert rig.now_s < 1000.3 or rig.command() is None
+    assert rig.phase is Phase.WAITING
+
+
+def test_the_latch_opens_by_reset_once_the_stream_is_back_and_by_start() -> None:
+    rig = Rig()
+    rig.run()
+    rig.step("front", wall_s=1.0, node_s=1.0)
+    assert rig.phase is Phase.LATCHED
+    rig.arrive("front")
+    assert "stream 'front' is stale" in str(rig.controller.reset(rig.now_s, rig.wall_s)) and rig.phase is Phase.LATCHED
+    rig.arrive()
+    assert rig.command() is None and rig.question() is None, "fresh streams alone open nothing"
+    assert rig.controller.reset(rig.now_s, rig.wall_s) is None
+    rig.answer()
+    assert rig.command() is not None
+    rig.step("front", wall_s=1.0, node_s=1.0)
+    rig.controller.stop()
+    assert rig.controller.cause is not None, "the cause outlives stop"
+    rig.controller.start()
+    assert rig.controller.cause is None
+
+
+def test_nan_closes_the_latch_even_before_the_first_command() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.answer(np.nan)
+    assert rig.command() is None and "NaN or infinity" in str(rig.controller.cause)
+
+
+def test_an_error_of_the_policy_waits_before_the_first_command_and_latches_after_it() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.answer(error=ComoError("no such instruction"))
+    status = rig.controller.status(rig.now_s, rig.wall_s)
+    assert status.phase is Phase.WAITING and "no such instruction" in status.waiting_for[0]
+    for _ in range(4):
+        rig.step()
+    rig.answer()
+    assert rig.command() is not None
+    for _ in range(4):
+        rig.step()
+    rig.answer(error=ComoError("no such instruction"))
+    assert rig.phase is Phase.LATCHED
+
+
+def test_a_velocity_gets_one_final_zero_and_a_position_none() -> None:
+    for interface, expected in ((SAWYER, [0, 0, 0]), (JOINT, None)):
+        rig = Rig(interface)
+        rig.run()
+        assert rig.controller.take_halt() is None, "not while it moves"
+        rig.controller.stop()
+        halt = rig.controller.take_halt()
+        assert (None if halt is None else list(halt.values)) == expected
+        assert halt is None or halt.gripper is None
+        assert rig.controller.take_halt() is None
+
+
+def test_a_plan_that_runs_out_ends_in_a_halt_and_goes_on_with_the_answer_under_way() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.answer(steps=3)
+    rig.command()
+    for _ in range(4):
+        rig.step()
+    question = rig.question()
+    assert rig.command() is None and rig.controller.take_halt() is not None
+    rig.answer(question=question)
+    assert rig.command() is not None
+
+
+def test_a_clock_that_goes_back_clears_everything_and_waits() -> None:
+    rig = Rig()
+    rig.run()
+    rig.controller.clock_jumped()
+    rig.now_s = 3.0
+    assert rig.command() is None and rig.phase is Phase.WAITING and rig.controller.cause is None
+    assert rig.controller.take_halt() is not None and rig.question() is None
+    rig.arrive()
+    rig.answer()
+    assert rig.command() is not None
+
+
+def test_chunks_are_asked_for_at_replan_hz_of_the_image_stamps() -> None:
+    rig = Rig()
+    rig.arrive()
+    asked = [rig.question() is not None]
+    for _ in range(40):
+        rig.step()
+        asked.append(rig.question() is not None)
+    assert sum(asked) == 11 and asked[::4] == [True] * 11
+
+
+def test_the_state_of_the_image_is_waited_for_a_period_and_no_longer() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.now_s, rig.wall_s = rig.now_s + PERIOD_S, rig.wall_s + PERIOD_S
+    rig.arrive("ee_pose", "gripper")
+    assert rig.question() is None
+    rig.wall_s += 1.1 * PERIOD_S
+    assert rig.question() is not None
+
+
+def test_the_gripper_is_sent_on_change_only() -> None:
+    rig = Rig()
+    rig.run()
+    sent = []
+    for value in (0.2, 0.2, 0.7, 0.705):
+        for _ in range(4):
+            command = rig.step()
+            assert command is not None
+            sent.append(command.gripper)
+        rig.answer(value)
+    assert [round(s, 2) for s in sent if s is not None] == [0.7]
+
+
+def test_loop_timing_counts_from_the_image_to_the_first_command_made_of_it() -> None:
+    rig = Rig()
+    rig.arrive()
+    question = rig.question()
+    rig.now_s, rig.wall_s = rig.now_s + PERIOD_S, rig.wall_s + 0.03
+    rig.answer(question=question)
+    rig.command()
+    rig.step()
+    timing = rig.controller.timing()
+    assert timing["arrival_to_command_ms"] == {"n": 1, "p50": 30.0, "p99": 30.0, "max": 30.0}
+    assert timing["stamp_to_command_ms"]["p50"] == 25.0 and timing["command_interval_ms"]["n"] == 1
+
+
+def test_limits_stand_between_plan_and_command() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.answer(5.0)
+    command = rig.command()
+    assert command is not None and command.values.max() <= 0.8 + 1e-6 and command.gripper == 1.0
+
+
+def test_slow_simulated_time_stretches_the_limit_on_arrivals_only() -> None:
+    ages = StreamAges({"front": 0.3}, wall_rate=0.5)
+    ages.arrived("front", 100.0, 0.0)
+    assert ages.faults(100.25, 0.5) == [] and ages.faults(100.25, 0.61) and ages.faults(100.31, 0.5)
+
+
+def test_a_stamp_of_the_future_is_no_fresh_one() -> None:
+    ages = StreamAges({"front": 0.3})
+    ages.arrived("front", 100.0, 0.0)
+    assert "in the future" in ages.faults(99.0, 0.0)[0] and ages.faults(99.9, 0.0) == []
+
+
+def test_the_first_cause_of_a_latch_is_kept() -> None:
+    latch = Latch()
+    assert latch.close("first") and not latch.close("second") and latch.cause == "first"
+    latch.open()
+    assert not latch.closed
+
+
+def test_the_state_is_that_of_the_image_not_the_newest() -> None:
+    buffer = ObservationBuffer(SAWYER)
+    with pytest.raises(ComoError, match="no observation without stream 'front'"):
+        buffer.snapshot()
+    buffer.put_image("front", 1.0, 0.0, lambda: PICTURE)
+    for stamp_s in (0.9, 1.1):
+        buffer.put_state("ee_pose", stamp_s, np.array([stamp_s, 0, 0], np.float32))
+        buffer.put_state("gripper", stamp_s, np.array([7], np.float32))
+    assert buffer.snapshot().state == pytest.approx([1.0, 0, 0, 7])
+
+
+class _Recorder:
+    """A policy that is as slow as it is told and keeps what it saw."""
+
+    interface = SAWYER
+
+    def __init__(self) -> None:
+        self.seen: list[Observation] = []
+
+    def warm_up(self) -> None:
+        self.seen.clear()
+
+    def predict(self, observation: Observation) -> ActionChunk:
+        self.seen.append(observation)
+        if observation.instruction == "fail":
+            raise RuntimeError("as told")
+        return ActionChunk(np.zeros(1), np.zeros((1, 4), np.float32))
+
+
+def test_the_worker_decodes_predicts_and_survives_a_policy_that_raises() -> None:
+    done: list[Inference] = []
+    policy = _Recorder()
+    worker = InferenceWorker(policy, done.append)
+    for epoch, instruction in enumerate(("fail", "go")):
+        worker.submit(Snapshot(1.0, 0.0, {"front": lambda: PICTURE}, None, instruction), epoch)
+        assert wait_until(lambda n=epoch: len(done) > n and worker.idle, 5.0)  # type: ignore[misc]
+    worker.close()
+    assert isinstance(done[0].error, RuntimeError) and done[0].chunk is None
+    assert done[1].error is None and done[1].chunk is not None and done[1].epoch == 1
+    assert policy.seen[1].images["front"] is PICTURE
