@@ -1,0 +1,178 @@
+"""Training windows: one frame, and the chunk of actions that follows it in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from como_core.episode import Episode, Provenance
+from como_core.errors import ComoError
+from como_core.formats.cache import camera_frames
+from como_core.interface import Interface
+from como_core.policy.normaliser import Normaliser
+from como_core.policy.observation import MEASURED_SOURCE, PSEUDO_SOURCE
+
+# A step is due this share of a period early at most: header stamps jitter, and a hair before the stamp is at the stamp.
+STAMP_TOLERANCE = 0.25
+
+
+def check_demonstrations(episodes: Sequence[Episode], interface: Interface, use_state: bool) -> None:
+    """Raise ComoError, naming file and key, unless every demonstration fits the interface and has measured actions."""
+    if not episodes:
+        raise ComoError("no demonstrations: expected at least one episode with measured actions")
+    for episode in episodes:
+        check_cameras(episode, interface)
+        if episode.action is None or not np.any(episode.provenance == Provenance.MEASURED):
+            raise ComoError(f"{episode.source}: no measured action; a demonstration needs the commands that were sent "
+                            f"on {interface.action.topic!r} (give video without actions as --videos)")
+        _check_width(episode, "action", episode.action, interface.action.size)
+        if episode.state is not None:
+            _check_width(episode, "state", episode.state, interface.state_size)
+        elif use_state:
+            raise ComoError(f"{episode.source}: no state, but the policy is to use proprioception; "
+                            "record the interface's state streams or set observation.state: false")
+
+
+def check_cameras(episode: Episode, interface: Interface) -> None:
+    """Raise ComoError, naming the file, where a camera of the interface is missing from the episode.
+
+    A video that names no camera stands for the only camera of an interface, never for several.
+    """
+    for name in interface.cameras:
+        camera_frames(episode, name)
+        if name not in episode.images and len(interface.cameras) > 1:
+            raise ComoError(f"{episode.source}: one picture stream that names no camera, but interface "
+                            f"{interface.name!r} has {', '.join(interface.cameras)}")
+
+
+class CameraStack:
+    """Pictures of several cameras, each uint8 [N, H, W, 3]; indexed by rows [B] it gives uint8 [B, C, H, W, 3]."""
+
+    def __init__(self, cameras: Sequence[np.ndarray]) -> None:
+        self._cameras = tuple(cameras)
+
+    def __len__(self) -> int:
+        return len(self._cameras[0])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([camera[rows] for camera in self._cameras], axis=1)
+
+
+def _check_width(episode: Episode, name: str, values: np.ndarray, expected: int) -> None:
+    if values.shape[1] != expected:
+        raise ComoError(f"{episode.source}: {name} has {values.shape[1]} values a step, the interface has {expected}; "
+                        "record with this interface, or train with the one it was recorded with")
+
+
+def vocabulary(episodes: Sequence[Episode]) -> tuple[str, ...]:
+    """The different instructions of the episodes, sorted; the empty text stands for no instruction."""
+    return tuple(sorted({episode.instruction or "" for episode in episodes}))
+
+
+def chunk_rows(timestamps: np.ndarray, steps: int, rate_hz: float) -> np.ndarray:
+    """For each step t the rows in force at timestamps[t] + k / rate, int64 [T, steps]; -1 beyond the last period."""
+    due = timestamps[:, None] + np.arange(steps) / rate_hz
+    rows = np.searchsorted(timestamps, due + STAMP_TOLERANCE / rate_hz, side="right") - 1
+    return np.where(due < timestamps[-1] + 1 / rate_hz, rows, -1)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of some episodes, as arrays over N steps; a window starts at a step of `starts`.
+
+    frames       uint8 [N, C, H, W, 3]: a CameraStack or an array
+    action       float32 [N, A], normalised; trust float32 [N]: 0 where unknown, 1 where measured, else the confidence
+    rows         int64 [N, K] into the same arrays, -1 past the episode's end
+    instruction  int64 [N]; label_source int64 [N]: measured or pseudo
+    state        float32 [N, S] or None, normalised; state_known bool [N]
+    """
+
+    frames: CameraStack | np.ndarray
+    action: np.ndarray
+    trust: np.ndarray
+    rows: np.ndarray
+    instruction: np.ndarray
+    label_source: np.ndarray
+    state: np.ndarray | None
+    state_known: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode], frames: CameraStack | np.ndarray, instructions: Sequence[str],
+           normaliser: Normaliser, config: WindowShape) -> Windows:
+        """Flatten episodes; `frames` holds their pictures in the same order."""
+        offsets = np.cumsum([0, *(len(e) for e in episodes)])
+        rows = []
+        for start, episode in zip(offsets, episodes, strict=False):
+            local = chunk_rows(episode.timestamps, config.chunk_steps, config.rate_hz)
+            rows.append(np.where(local >= 0, local + start, -1))
+        trust = np.concatenate([_trust(e) for e in episodes])
+        state = None
+        if config.use_state:
+            assert normaliser.state is not None, "proprioception needs a normaliser of the state"
+            size = normaliser.state.size
+            state = np.concatenate([np.zeros((len(e), size), np.float32) if e.state is None
+                                    else normaliser.state.normalise(e.state) for e in episodes])
+        return cls(
+            frames=frames, trust=trust, rows=np.concatenate(rows), state=state, starts=np.flatnonzero(trust > 0),
+            action=np.concatenate([normaliser.action.normalise(_action(e, normaliser)) for e in episodes]),
+            instruction=_per_step(episodes, [instructions.index(e.instruction or "") for e in episodes]),
+            label_source=np.concatenate([np.where(e.provenance == Provenance.PSEUDO, PSEUDO_SOURCE, MEASURED_SOURCE)
+                                         for e in episodes]),
+            state_known=_per_step(episodes, [e.state is not None for e in episodes]))
+
+    def batch(self, starts: np.ndarray, shift_px: int, rng: np.random.Generator) -> dict[str, Any]:
+        """The windows that begin at rows `starts` [B], as tensors: observation, chunk [B, K, A], weight [B, K]."""
+        rows = self.rows[starts]
+        weight = np.where(rows >= 0, self.trust[rows], 0.0).astype(np.float32)
+        observation = {"images": torch.from_numpy(random_shift(self.frames[starts], shift_px, rng)),
+                       "instruction": torch.from_numpy(self.instruction[starts]),
+                       "source": torch.from_numpy(self.label_source[starts])}
+        if self.state is not None:
+            observation |= {"state": torch.from_numpy(self.state[starts]),
+                            "state_known": torch.from_numpy(self.state_known[starts])}
+        return {"observation": observation, "chunk": torch.from_numpy(self.action[rows]),
+                "weight": torch.from_numpy(weight)}
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """What a window is: K actions at `rate_hz`, and whether the state goes with it."""
+
+    chunk_steps: int
+    rate_hz: float
+    use_state: bool
+
+
+def random_shift(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> np.ndarray:
+    """Shift each picture [B, C, H, W, 3] by up to `pixels` each way, edges repeated (DrQ, arXiv 2004.13649)."""
+    frames = np.asarray(frames)
+    if pixels == 0:
+        return frames
+    batch, _, height, width = frames.shape[:4]
+    down, right = rng.integers(-pixels, pixels + 1, (2, batch, 1))
+    y = np.clip(np.arange(height) + down, 0, height - 1)
+    x = np.clip(np.arange(width) + right, 0, width - 1)
+    index = np.arange(batch)[:, None, None]
+    shifted = frames.transpose(0, 2, 3, 1, 4)[index, y[:, :, None], x[:, None, :]]  # [B, H, W, C, 3]
+    return np.ascontiguousarray(shifted.transpose(0, 3, 1, 2, 4))
+
+
+def _trust(episode: Episode) -> np.ndarray:
+    """Weight of each step's action, float32 [T]."""
+    confidence = np.ones(len(episode)) if episode.confidence is None else episode.confidence
+    trust = np.where(episode.provenance == Provenance.PSEUDO, confidence, 1.0)
+    return np.where(episode.provenance == Provenance.NONE, 0.0, trust).astype(np.float32)
+
+
+def _action(episode: Episode, normaliser: Normaliser) -> np.ndarray:
+    """The actions, or a placeholder of the right shape that carries no trust."""
+    return np.zeros((len(episode), normaliser.action.size)) if episode.action is None else episode.action
+
+
+def _per_step(episodes: Sequence[Episode], values: Sequence[Any]) -> np.ndarray:
+    return np.repeat(np.asarray(values), [len(e) for e in episodes])
