@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Callable
 from typing import Protocol
 
@@ -81,6 +82,9 @@ def unknown_task(suite: str, task: str, valid: list[str]) -> SimulationError:
 
 
 def _metaworld(task: str, size: int) -> Env:
+    missing = [name for name in ("mujoco", "metaworld") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SimulationError(f"suite 'metaworld' needs {' and '.join(missing)}: pip install -e '.[sim]'")
     from como_core.simulation.metaworld import MetaWorld  # takes seconds to import; other suites do not need it
 
     return MetaWorld(task, size)

@@ -33,3 +33,10 @@ def select_backend() -> str:
         chosen = found[0]
         os.environ["MUJOCO_GL"] = chosen
     return chosen
+
+
+def explained(error: Exception) -> GraphicsError:
+    """What went wrong when MuJoCo loaded the chosen backend or made its context, in words a user can act on."""
+    chosen = os.environ.get("MUJOCO_GL", "")
+    return GraphicsError(f"MuJoCo cannot render with MUJOCO_GL={chosen}: {type(error).__name__}: {error}; "
+                         "`como doctor` says which backend works here and how to install one")

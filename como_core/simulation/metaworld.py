@@ -16,11 +16,14 @@ import numpy as np
 from como_core.interface import Interface, load_interface
 from como_core.resources import resource
 from como_core.simulation.environment import SimulationError, unknown_task
-from como_core.simulation.graphics import select_backend
+from como_core.simulation.graphics import explained, select_backend
 
 select_backend()
 
-import mujoco  # noqa: E402  (MuJoCo reads MUJOCO_GL when it is imported)
+try:
+    import mujoco  # it reads MUJOCO_GL when it is imported
+except (ImportError, AttributeError, RuntimeError) as error:  # so do its backends fail
+    raise explained(error) from error
 from metaworld import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE  # noqa: E402
 
 FULL_SPEED_M_S = 0.8
@@ -153,7 +156,10 @@ def _fixed_camera() -> mujoco.MjvCamera:
 def _make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
     """A renderer without multi-sampling, shadows and mirrors: three times as fast in software, same content."""
     model.vis.quality.offsamples = 0
-    renderer = mujoco.Renderer(model, size, size)
+    try:
+        renderer = mujoco.Renderer(model, size, size)
+    except (ImportError, RuntimeError, mujoco.FatalError) as error:
+        raise explained(error) from error
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
     return renderer
