@@ -6,7 +6,7 @@ import pytest
 
 from como_core.formats.images import ImageError, decode_compressed, decode_image, encode_image
 
-RGB = np.array([[[255, 0, 0], [0, 200, 7]], [[9, 8, 77], [250, 251, 252]], [[1, 2, 3], [4, 5, 6]]], np.uint8)  # [3, 2, 3]
+RGB = np.array([[[255, 0, 0], [0, 200, 7]], [[9, 8, 77], [250, 251, 252]], [[1, 2, 3], [4, 5, 6]]], np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def write_label_bag(path: str | Path, labels: LabelFile, stamps_ns: np.ndarray, 
     LabelError where there is not one stamp for each label, and BagError where the bag cannot be written.
     """
     if len(stamps_ns) != len(labels.timestamps):
-        raise LabelError(f"{labels.source}: {len(stamps_ns)} stamps for {len(labels.timestamps)} labels; one each is due")
+        raise LabelError(f"{labels.source}: {len(stamps_ns)} stamps for {len(labels.timestamps)} labels, not one each")
     note = {"source": labels.source, "source_sha256": labels.source_sha256, "model": labels.model,
             "gap_s": labels.gap_s}
     names = [f"z{i}" for i in range(labels.latent.shape[1])]

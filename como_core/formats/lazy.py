@@ -83,11 +83,11 @@ class LazyFrames:
             return next(self._read(self._checked(np.array([index]))))
         wanted = np.arange(len(self))[index] if isinstance(index, slice) else self._checked(np.asarray(index))
         frames = np.empty((len(wanted), *self._shape[1:]), np.uint8)
-        unique, inverse = np.unique(wanted, return_inverse=True)
-        places = np.argsort(inverse, kind="stable")
-        ends = np.cumsum(np.bincount(inverse, minlength=len(unique)))
-        for frame, end, start in zip(self._read(unique), ends, [0, *ends[:-1]], strict=True):
-            frames[places[start:end]] = frame
+        if len(wanted):
+            unique, counts = np.unique(wanted, return_counts=True)
+            places = np.split(np.argsort(wanted, kind="stable"), np.cumsum(counts)[:-1])
+            for place, frame in zip(places, self._read(unique), strict=True):
+                frames[place] = frame
         return frames
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -38,18 +38,22 @@ def timestamps(pts: Sequence[int | None], time_base: Fraction, rate_hz: float | 
 
 
 def _longest_increasing(values: Sequence[int | None]) -> list[int]:
-    """Indices of a longest strictly increasing subsequence, None left out (patience sorting)."""
-    tails: list[int] = []
-    ends: list[int] = []
-    previous: dict[int, int] = {}
+    """Indices of a longest strictly increasing subsequence, None left out (patience sorting).
+
+    Of several it takes the one whose members come earliest before the last: where a time repeats, the first stands.
+    """
+    piles: list[list[int]] = []  # pile k: ends of increasing runs of k + 1 values, in file order, values falling
+    tops: list[int] = []
     for i, value in enumerate(values):
         if value is None:
             continue
-        place = bisect_left(tails, value)
-        tails[place:place + 1] = [value]
-        ends[place:place + 1] = [i]
-        previous[i] = ends[place - 1] if place else -1
-    chain = [ends[-1]] if ends else []
-    while chain and previous[chain[-1]] >= 0:
-        chain.append(previous[chain[-1]])
+        k = bisect_left(tops, value)
+        if k == len(piles):
+            piles.append([])
+            tops.append(value)
+        piles[k].append(i)
+        tops[k] = value
+    chain = [piles[-1][-1]] if piles else []
+    for pile in reversed(piles[:-1]):
+        chain.append(next(i for i in pile if values[i] < values[chain[-1]]))  # type: ignore[operator]
     return chain[::-1]
