@@ -60,6 +60,7 @@ optimiser:
     assert config.load(Train, path) == Train(
         10, "small", True, Path("runs/small"), 4, (32, 48), ["a", "b"], {"rgb": 1.0, "flow": 0.5},
         Optimiser(1.0, "constant"))
+    assert isinstance(config.load(Train, path).weights["rgb"], float)
 
 
 @pytest.mark.parametrize(("text", "message"), [

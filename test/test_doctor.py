@@ -137,10 +137,15 @@ def test_preflight_runs_with_the_standard_library_alone() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_preflight_stops_make_where_something_lacks() -> None:
-    """`make` says it before the long installation and does not start that."""
-    done = subprocess.run(["make", "install", "VENV=no_venv_here", "PYTHON=no-such-python"], cwd=REPOSITORY,
-                          capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize(("environment", "message"), [
+    ({"PYTHON": "no-such-python"}, "no no-such-python; mend it with: apt-get install"),
+    ({"MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_FILENAMES": "/no/such/vendor.json"}, "apt-get install -y libegl1"),
+])
+def test_make_names_what_lacks_before_it_installs(environment: dict[str, str], message: str) -> None:
+    done = subprocess.run(["make", "-e", "install", "VENV=no_venv_here"], cwd=REPOSITORY,
+                          env={**os.environ, "PYTHON": sys.executable, **environment}, capture_output=True, text=True,
+                          timeout=120)
     assert done.returncode != 0
-    assert "no no-such-python; mend it with: apt-get install" in done.stderr
-    assert "pip install" not in done.stdout
+    assert message in done.stderr
+    assert "-m venv" not in done.stdout
+    assert not (REPOSITORY / "no_venv_here").exists()
