@@ -56,10 +56,12 @@ def subscribe(node: Node, message_type: type, topic: str, callback: Callable[[An
     raw              the callback gets the serialized bytes (CDR) of each message instead of the message
     on_incompatible  called with the same sentence that is logged, for diagnostics
     """
+    name = node.resolve_topic_name(topic)
+
     def tell(event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        text = (f"topic {topic!r}: a publisher offers an incompatible QoS ({policy}) and nothing arrives from it; "
-                f"set qos_overrides.<topic>.subscription.{policy.split('_')[0].lower()} or change the publisher")
+        text = (f"topic {name!r}: a publisher offers an incompatible QoS ({policy}), nothing arrives from it; change "
+                f"the publisher, or our parameter qos_overrides.{name}.subscription.{policy.lower()}")
         node.get_logger().error(text)
         if on_incompatible is not None:
             on_incompatible(text)
@@ -71,9 +73,11 @@ def subscribe(node: Node, message_type: type, topic: str, callback: Callable[[An
 
 def publish(node: Node, message_type: type, topic: str, profile: QoSProfile) -> Publisher[Any]:
     """Create a publisher; an incompatible subscriber is logged as an error."""
+    name = node.resolve_topic_name(topic)
+
     def tell(event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        node.get_logger().error(f"topic {topic!r}: a subscriber asks for an incompatible QoS ({policy}) "
+        node.get_logger().error(f"topic {name!r}: a subscriber asks for an incompatible QoS ({policy}) "
                                 "and gets nothing from us; change the subscriber's QoS")
 
     return node.create_publisher(message_type, topic, profile,
