@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import signal
@@ -52,6 +53,21 @@ def test_every_verb_explains_itself(verb: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stderr
     assert f"como {' '.join(verb)}" in done.stdout
     assert len(done.stdout.split()) > 30, "help that short teaches nothing"
+
+
+@pytest.mark.parametrize("verb", sorted(set(cli.commands()) & set(cli.EXAMPLES) - {("launch",)}), ids=" ".join)
+def test_the_example_of_a_verb_is_accepted(verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that was renamed makes its example fail; the verb itself is not run."""
+    called: list[tuple[str, ...]] = []
+    original = cli.COMMANDS[verb].function()
+
+    @functools.wraps(original)
+    def stand_in(*values: object, **options: object) -> None:
+        called.append(verb)
+
+    monkeypatch.setattr(cli.Command, "function", lambda command: stand_in)
+    assert cli.main(cli.EXAMPLES[verb].split()[1:]) == 0
+    assert called == [verb]
 
 
 def test_help_of_a_group(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

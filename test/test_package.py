@@ -103,7 +103,7 @@ def test_a_wheel_brings_its_files(sources: Path, tmp_path: Path) -> None:
     packages = prefix / "lib" / "python3" / "site-packages"
     shutil.copytree(tmp_path / "unpacked", packages)
     shutil.copytree(next(packages.glob("*.data")) / "data", prefix, dirs_exist_ok=True)
-    found = _run([sys.executable, "-S", "-c", FIND], environment={"PYTHONPATH": str(packages)})
+    found = _run([sys.executable, "-S", "-c", FIND], cwd=tmp_path, environment={"PYTHONPATH": str(packages)})
     assert found.strip() == str(prefix / "share/como_ros/config/interfaces/metaworld.yaml")
     entry_points = next(packages.glob("*.dist-info")) / "entry_points.txt"
     assert "como = como_core.cli.main:main" in entry_points.read_text()

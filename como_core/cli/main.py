@@ -72,10 +72,11 @@ COMMANDS: dict[Verb, Command] = {
         takes_argv=True),
 }
 
-_EXAMPLES = {
+EXAMPLES = {
     ("doctor",): "como doctor",
-    ("demo",): "como demo --out demo_out",
+    ("demo",): "como demo",
     ("motion", "train"): "como motion train --data videos/ -o runs/motion",
+    ("motion", "eval"): "como motion eval runs/motion --data held_out/",
     ("relabel",): "como relabel videos/ --model runs/motion -o relabeled/",
     ("policy", "train"): "como policy train --demos bags/ --videos relabeled/ -o runs/policy",
     ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",
@@ -155,7 +156,7 @@ def _help(group: Verb, known: dict[Verb, Command]) -> str:
     lines = [" ".join(("usage: como", *group, "<verb> [options]")), "",
              "From raw video to a moving arm: latent motion, pseudo-actions, a co-trained policy, ROS 2.", ""]
     lines += [f"  {name:<{width}}  {command.summary}" for name, (_, command) in shown.items()]
-    lines += ["", "Examples:", *(f"  {_EXAMPLES[verb]}" for verb, _ in shown.values() if verb in _EXAMPLES)]
+    lines += ["", "Examples:", *(f"  {EXAMPLES[verb]}" for verb, _ in shown.values() if verb in EXAMPLES)]
     return "\n".join([*lines, "", "Every verb explains itself: como <verb> --help"])
 
 
