@@ -37,7 +37,8 @@ def test_values_come_from_the_table_and_the_command_line(make_node) -> None:
     speed = node.describe_parameter("speed")
     assert speed.description == "How fast" and speed.additional_constraints == "unit: m/s"
     assert speed.floating_point_range[0].to_value == 2.0
-    assert node.describe_parameter("count").read_only and node.describe_parameter("count").integer_range[0].from_value == 1
+    count = node.describe_parameter("count")
+    assert count.read_only and count.integer_range[0].from_value == 1
     assert not node.set_parameters([rclpy.Parameter("speed", value=2.5)])[0].successful
     assert not node.set_parameters([rclpy.Parameter("count", value=6)])[0].successful
 
