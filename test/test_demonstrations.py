@@ -164,6 +164,15 @@ def test_jobs_come_back_with_their_results_and_errors() -> None:
     assert list(run_jobs(_Root, [], 2)) == []
 
 
+def _die() -> Callable[[int], None]:
+    os._exit(9)
+
+
+def test_a_process_that_dies_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(ComoError, match="ended from outside.*fewer processes"):
+        list(run_jobs(_die, [1, 2, 3], 2))
+
+
 class _Sleeper:
     """A job for `run_jobs` that tells its process and then takes long."""
 

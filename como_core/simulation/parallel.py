@@ -9,7 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from como_core.errors import ComoError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -23,7 +26,7 @@ def run_jobs(make_worker: Callable[[], Callable[[J], R]], jobs: Sequence[J], pro
 
     Processes are spawned, not forked, because an OpenGL context does not survive a fork: `make_worker`, the jobs and
     the results must be picklable. With one process, or one job, everything runs here. The first exception of a worker
-    is raised and the jobs that have not begun are dropped.
+    is raised and the jobs that have not begun are dropped. Raises ComoError where a process dies.
     """
     if processes <= 1 or len(jobs) <= 1:
         worker = make_worker() if jobs else None
@@ -37,6 +40,9 @@ def run_jobs(make_worker: Callable[[], Callable[[J], R]], jobs: Sequence[J], pro
         futures = {pool.submit(_run, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise ComoError("a simulation process was ended from outside, for instance for lack of memory; "
+                        "run again to go on, with fewer processes if it happens again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
