@@ -254,6 +254,20 @@ def test_a_file_replaced_after_reading_is_noticed(tmp_path):
         frames[3]
 
 
+def test_a_file_left_open_does_not_stand_in_for_the_one_that_replaced_it(tmp_path):
+    write_video(tmp_path / "a.mp4", moving_bar(30), fps=40)
+    read_video(tmp_path / "a.mp4").images[CAMERA][3]
+    write_video(tmp_path / "a.mp4", np.full((30, 48, 64, 3), 77, np.uint8), fps=40)
+    assert abs(int(read_video(tmp_path / "a.mp4").images[CAMERA][4].mean()) - 77) < 3
+
+
+def test_a_codec_that_nobody_knows_is_refused(tmp_path):
+    write_video(tmp_path / "a.mp4", moving_bar(3), fps=40)
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "a.mp4").read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoError, match="a.mp4: holds video of a codec that this FFmpeg cannot decode"):
+        read_video(tmp_path / "a.mp4")
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from como_core.formats.bag_reader import BagReader, RawMessage, deserialize
+from como_core.formats.bag_reader import BagReader, RawMessage, Signature, deserialize
 from como_core.formats.bag_streams import stamp_ns
 from como_core.formats.bag_writer import BagError
 from como_core.formats.images import ImageError, decode_compressed, decode_image
@@ -54,12 +54,13 @@ class BagFrames(LazyFrames):
     """
 
     def __init__(
-        self, bag: Path, topic: str, log_ns: np.ndarray, picks: np.ndarray, stamps_ns: np.ndarray, size: tuple[int, int]
+        self, bag: Path, signature: Signature, topic: str, size: tuple[int, int], log_ns: np.ndarray, picks: np.ndarray,
+        stamps_ns: np.ndarray,
     ) -> None:
         """`log_ns` int64 [M] are the log times of all pictures of the topic, `picks` int64 [T] which are frames."""
         super().__init__((len(picks), *size, 3))
-        self._bag, self._topic, self._log_ns, self._picks = bag, topic, log_ns, picks
-        self.stamps_ns = stamps_ns
+        self._bag, self._key, self._topic = bag, (bag, signature), topic
+        self._log_ns, self._picks, self.stamps_ns = log_ns, picks, stamps_ns
 
     def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         last: tuple[int, np.ndarray] | None = None
@@ -70,23 +71,30 @@ class BagFrames(LazyFrames):
                     last = pick, self._checked_size(decode_picture(messages[pick], self._bag))
                 yield last[1]
         if len(indices) and indices[-1] == len(self) - 1:
-            _READERS.drop(self._bag)
+            _READERS.drop(self._key)
 
     def _messages(self, picks: list[int]) -> dict[int, RawMessage]:
         """Raw messages of increasing `picks`, by pick."""
         start, stop = int(self._log_ns[picks[0]]), int(self._log_ns[picks[-1]]) + 1
         first = int(np.searchsorted(self._log_ns, start))
         wanted = set(picks)
-        reader = _READERS.get(self._bag, lambda: BagReader(self._bag))
+        reader = _READERS.get(self._key, self._open)
         try:
             run = enumerate(reader.messages([self._topic], start, stop), first)
             found = {place: message for place, message in run if place in wanted}
         except BaseException:
-            _READERS.drop(self._bag)
+            _READERS.drop(self._key)
             raise
         if len(found) != len(wanted):
-            raise BagError(f"{self._bag}: changed since it was read; read it again")
+            raise BagError(f"{self._bag}: has {len(found)} of {len(wanted)} pictures that were there when it was read")
         return found
+
+    def _open(self) -> BagReader:
+        reader = BagReader(self._bag)
+        if reader.signature != self._key[1]:
+            reader.close()
+            raise BagError(f"{self._bag}: changed since it was read; read it again")
+        return reader
 
     def _checked_size(self, picture: np.ndarray) -> np.ndarray:
         if picture.shape != self._shape[1:]:

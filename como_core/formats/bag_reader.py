@@ -18,6 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import apsw
 from rosbags.interfaces import Connection, ConnectionExtRosbag2
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.serde import SerdeError
@@ -30,9 +31,13 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-# What damaged storage makes rosbags raise, beside its own error: it trusts lengths and offsets that it reads.
-_DAMAGE = (ReaderError, OSError, zstd.ZstdError, struct.error, ValueError, KeyError, IndexError, TypeError,
+# What damaged storage makes rosbags raise, beside its own error: it trusts the lengths and offsets that it reads.
+_DAMAGE = (ReaderError, apsw.Error, OSError, zstd.ZstdError, struct.error, ValueError, KeyError, IndexError, TypeError,
            AssertionError, OverflowError, EOFError, MemoryError, StopIteration)
+
+
+Signature = tuple[tuple[int, int], ...]
+"""Size and modification time of each storage file, to notice that a bag was replaced."""
 
 
 class RawMessage(NamedTuple):
@@ -62,6 +67,7 @@ class BagReader:
         self.path = Path(path)
         self._stack = ExitStack()
         layout = bag_layout(self.path)
+        self.signature: Signature = tuple((s.st_size, s.st_mtime_ns) for s in (file.stat() for file in layout.files))
         self.custom_data = dict(layout.custom_data)
         self._message_compression = layout.message_compression
         try:

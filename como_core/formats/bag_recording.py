@@ -10,7 +10,7 @@ from typing import Any
 
 from como_core import config
 from como_core.formats.bag_frames import Picture, decode_picture
-from como_core.formats.bag_reader import BagReader, deserialize
+from como_core.formats.bag_reader import BagReader, Signature, deserialize
 from como_core.formats.bag_writer import EPISODE_FORMAT, EPISODE_KEY, EPISODE_TOPIC, BagError
 from como_core.interface import IMAGE_TYPES, Interface
 
@@ -28,10 +28,13 @@ class EpisodeNote:
 class Recording:
     """Contents of a bag by recorded topic.
 
+    signature of the storage files
     pictures  of image topics, in the order of log time
     sizes     (height, width) of image topics
     messages  of the other topics: log time in nanoseconds and message
     """
+
+    signature: Signature
 
     pictures: dict[str, list[Picture]]
     sizes: dict[str, tuple[int, int]]
@@ -55,7 +58,7 @@ def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
             raise BagError(f"{bag.path}: pictures on {raw.topic!r} change their size (height, width) from "
                            f"{sizes[raw.topic]} to {picture.size}")
         pictures[raw.topic].append(picture)
-    return Recording(pictures, sizes, messages)
+    return Recording(bag.signature, pictures, sizes, messages)
 
 
 def read_note(bag: BagReader) -> EpisodeNote:

@@ -81,7 +81,8 @@ def _aligned(path: Path, robot: Interface | None, found: dict[str, str], cameras
     images = {}
     for name, topic in cameras.items():
         log_ns = np.array([picture.log_ns for picture in recording.pictures[topic]])
-        images[name] = BagFrames(path, topic, log_ns, picks[topic][steps], at_ns[steps], recording.sizes[topic])
+        images[name] = BagFrames(path, recording.signature, topic, recording.sizes[topic], log_ns, picks[topic][steps],
+                                 at_ns[steps])
     try:
         return Episode(at_ns[steps] / 1e9, images, str(path), _joined(state, steps), _joined(action, steps),
                        instruction=instruction)

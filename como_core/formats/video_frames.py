@@ -95,15 +95,16 @@ class VideoFrames(LazyFrames):
         self._path, self._table = path, table
 
     def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        key = self._path, self._table.signature
         for index in indices.tolist():
-            decoder = _DECODERS.get(self._path, lambda: _Decoder(self._path, self._table))
+            decoder = _DECODERS.get(key, lambda: _Decoder(self._path, self._table))
             try:
                 frame = decoder.frame(index)
             except BaseException:
-                _DECODERS.drop(self._path)
+                _DECODERS.drop(key)
                 raise
             if index == len(self) - 1:
-                _DECODERS.drop(self._path)
+                _DECODERS.drop(key)
             yield frame
 
 
@@ -183,6 +184,8 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         raise VideoError(f"{path}: holds no video stream")
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: holds video of a codec that this FFmpeg cannot decode")
     # No threads inside: they would not survive a fork, and many small files decode faster without.
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
