@@ -53,12 +53,14 @@ class LossConfig:
     pixel        error of the reconstruction over the error of copying frame t
     contrast     L_tcl of the paper (Tcl)
     temperature  of L_tcl
+    contrast_pairs  how many pairs of a batch L_tcl is computed on; each costs two more passes through the encoder
     prior        mean squared norm of z, which keeps its scale from drifting
     """
 
     pixel: float = 1.0
     contrast: float = 0.0
     temperature: float = 0.1
+    contrast_pairs: int = 16
     prior: float = 0.0
 
 

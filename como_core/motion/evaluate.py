@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
+from como_core.formats.bag_layout import is_bag
 from como_core.formats.cache import FrameCache
+from como_core.formats.rosbag import note_of
+from como_core.interface import Interface
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
 from como_core.motion.probe import Features, Probe, Score, run_probe, window_sums
@@ -127,3 +131,32 @@ def _row(probe: Probe, action_names: Sequence[str]) -> ProbeRow:
     columns = list(range(len(action_names)))
     return ProbeRow(probe.name, probe.size, probe.r2(columns), probe.mse(columns),
                     {name: probe.r2([column]).mean for column, name in enumerate(action_names)})
+
+
+def action_names(episodes: Sequence[Episode], interface: Interface | None = None) -> list[str]:
+    """Names of the commanded values, the gripper left out: of `interface`, or of the one in the first labelled bag.
+
+    Raises ComoError where there is no labelled bag with an interface in it.
+    """
+    if interface is None:
+        bags = [Path(episode.source) for episode in episodes if episode.action is not None]
+        interface = note_of(bags[0]).interface if bags and is_bag(bags[0]) else None
+    if interface is None:
+        raise ComoError(f"none of {len(episodes)} recordings has actions and says what they mean; "
+                        "give recorded bags, or the robot's interface YAML with --interface")
+    return list(interface.action.names)
+
+
+def probe_table(report: Evaluation) -> Table:
+    """The probe rows for a terminal."""
+    caption = (f"{report.episodes} recordings, {report.pairs} pairs {report.gap_s:g} s apart, 95 % intervals over "
+               f"recordings.\nz is ahead of the PCA by {report.gain}. The forward dynamics removes "
+               f"{report.reconstruction_gain:.0%} of the error of copying frame t.")
+    table = Table(title="Linear probe: actions summed over the gap", caption=caption, caption_justify="left")
+    table.add_column("features")
+    for heading in ("size", "R2", "MSE", *report.actions):
+        table.add_column(heading, justify="right")
+    for row in report.rows:
+        by_action = [f"{value:.3f}" for value in row.r2_by_action.values()]
+        table.add_row(row.features, str(row.size), str(row.r2), str(row.mse), *by_action)
+    return table

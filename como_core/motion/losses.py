@@ -13,7 +13,8 @@ def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch
     """Weighted sum under "loss", and each term of it, from MotionModel.forward's output and its input pixels."""
     terms = {"pixel": pixel_loss(out["change"], second - first)}
     if config.contrast:
-        terms["contrast"] = contrast_loss(out["latent"], out["later"], out["reverse"], config.temperature)
+        latent = out["latent"][:len(out["later"])]
+        terms["contrast"] = contrast_loss(latent, out["later"], out["reverse"], config.temperature)
     if config.prior:
         terms["prior"] = out["latent"].square().mean()
     return {"loss": sum(getattr(config, name) * term for name, term in terms.items()), **terms}  # type: ignore[dict-item]

@@ -51,12 +51,13 @@ class MotionModel(nn.Module):
         """What the losses need of pixels [B, 3, H, W] at t, t + n and, for Tcl, t + n + d.
 
         latent, change (the predicted F_{t+n} - F_t in pixels) and, with `third`, later (z_{t,t+n+d}) and
-        reverse (z_{t+n,t}).
+        reverse (z_{t+n,t}) of the first C pairs, where `third` has C rows.
         """
         a, b = self.features(first), self.features(second)
         z = self.latent(a, b)
         out = {"latent": z, "change": self.forward_dynamics(first, z)}
         if third is not None:
+            a, b = a[:len(third)], b[:len(third)]
             out |= {"later": self.latent(a, self.features(third)), "reverse": self.latent(b, a)}
         return out
 

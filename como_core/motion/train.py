@@ -59,12 +59,11 @@ class PairSampler:
     config: MotionConfig
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Any]:
-        # In file order, a batch walks through the memory map once.
-        index = np.sort(rng.integers(len(self.pairs), size=self.config.loop.batch_size))
+        index = rng.integers(len(self.pairs), size=self.config.loop.batch_size)
         batch = {"first": self._take(self.pairs.first[index]), "second": self._take(self.pairs.second[index]),
                  "source": [self.sources[e] for e in self.pairs.episode[index]]}
         if self.config.loss.contrast:
-            batch["third"] = self._take(self.pairs.third(index, rng))
+            batch["third"] = self._take(self.pairs.third(index[:self.config.loss.contrast_pairs], rng))
         return batch
 
     def _take(self, index: np.ndarray) -> torch.Tensor:

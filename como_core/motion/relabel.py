@@ -1,0 +1,128 @@
+"""Label recordings with latent motion: z and a confidence for every step of every video and bag.
+
+    manifest = relabel(["videos/", "bags/"], "runs/motion", "relabeled")
+
+Originals are only read. Each recording has a label file of its own in the output folder, named after it and its hash,
+so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from como_core.episode import Episode
+from como_core.errors import ComoError
+from como_core.formats.bag_layout import is_bag
+from como_core.formats.cache import camera_frames
+from como_core.formats.label_bag import write_label_bag
+from como_core.formats.labels import LABEL_SUFFIX, LabelFile, read_labels, sha256_of, write_labels
+from como_core.formats.manifest import (
+    LabelledSource,
+    Manifest,
+    SkippedSource,
+    is_labelled_folder,
+    read_manifest,
+    relative_to,
+    write_manifest,
+)
+from como_core.formats.rosbag import frame_stamps_ns
+from como_core.formats.sources import open_sources
+from como_core.motion.clip import encode_pairs
+from como_core.motion.model import MotionModel, load_motion
+from como_core.motion.pairs import nearest, partner
+from como_core.training.checkpoint import TENSORS
+from como_core.training.progress import track
+
+_DIGITS = 12  # of a hash, in names that people read
+
+
+def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, camera: str | None = None,
+            device: str = "cpu") -> Manifest:
+    """Label every video and bag at or below `paths` with the motion model in folder `model`; returns what was written.
+
+    Into `out` go a label file per recording, for a bag also a bag of labels, and manifest.json. A recording that is
+    labelled already is left as it is; one that cannot be read, or is shorter than the gap, is named in the manifest
+    with the reason and costs only itself.
+
+    Raises ComoError where nothing at all can be labelled, or `out` holds labels of another model.
+    """
+    folder, loaded = Path(out), load_motion(model, device)
+    identity = f"{Path(model).name}@{sha256_of(Path(model) / TENSORS)[:_DIGITS]}"
+    before = _manifest_before(folder, identity)
+    sources = open_sources(paths)
+    labelled = {entry.source: entry for entry in (before.labelled if before else ())}
+    skipped = [(str(path), reason) for path, reason in sources.skipped]
+    for episode in track(sources.episodes, "relabel", unit="recordings"):
+        try:
+            entry = _label(episode, loaded, identity, folder, camera)
+            labelled[entry.source] = entry
+        except ComoError as error:
+            skipped.append((episode.source, str(error)))
+    if not labelled:
+        raise ComoError(f"none of {len(skipped)} recordings could be labelled; the first: {skipped[0][1]}")
+    manifest = Manifest(identity, loaded.config.gap_s, tuple(labelled.values()),
+                        tuple(SkippedSource(relative_to(path, folder), reason) for path, reason in skipped))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def label_clip(model: MotionModel, episode: Episode, camera: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """z float32 [T, D] and confidence float32 [T] of every step of an episode.
+
+    z[t] is the motion of the frames nearest to t and t + gap. The last steps, which no frame follows by a gap, repeat
+    the last z with confidence 0. Raises ComoError where the episode is shorter than the gap.
+    """
+    times, gap_s = episode.timestamps, model.config.gap_s
+    second = partner(times, gap_s)
+    steps = np.flatnonzero(second >= 0)
+    if not len(steps):
+        raise ComoError(f"{episode.source}: {len(episode)} frames in {episode.duration_s:.3g} s, "
+                        f"no two of them {gap_s:g} s apart")
+    end = second[steps]
+    middle = np.clip(nearest(times, (times[steps] + times[end]) / 2), steps, end)
+    whole, front, back = encode_pairs(model, camera_frames(episode, camera),
+                                      [(steps, end), (steps, middle), (middle, end)])
+    confidence = np.zeros(len(times), np.float32)
+    confidence[steps] = agreement(whole, front, back)
+    # A step without a partner, at a hole or at the end, takes the z of the step with one before it.
+    source = np.maximum(np.searchsorted(steps, np.arange(len(times)), side="right") - 1, 0)
+    return whole[source], confidence
+
+
+def agreement(whole: np.ndarray, front: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """How well two half windows compose to the whole one, in [0, 1]: float [P] from z [P, D] of each.
+
+    1 - |z(a, b) + z(b, c) - z(a, c)| / (|z(a, b)| + |z(b, c)| + |z(a, c)|), which the triangle inequality bounds.
+    """
+    def norm(values: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(values, axis=-1)
+
+    parts = norm(whole) + norm(front) + norm(back)
+    return np.clip(1 - norm(front + back - whole) / np.maximum(parts, 1e-9), 0, 1)
+
+
+def _label(episode: Episode, model: MotionModel, identity: str, folder: Path, camera: str | None) -> LabelledSource:
+    source = Path(episode.source)
+    digest = sha256_of(source)
+    name = f"{source.parent.name}_{source.stem}-{digest[:_DIGITS]}".lstrip("_")
+    path, bag = folder / f"{name}{LABEL_SUFFIX}", is_bag(source)
+    if not path.is_file() or read_labels(path).model != identity:
+        latent, confidence = label_clip(model, episode, camera)
+        labels = LabelFile(episode.timestamps, latent, confidence, episode.source, digest, identity, model.config.gap_s)
+        if bag:
+            write_label_bag(folder / name, labels, frame_stamps_ns(episode))
+        write_labels(path, labels)  # last, since its presence says that the recording is done
+    return LabelledSource(relative_to(source, folder), digest, path.name, len(episode), name if bag else None)
+
+
+def _manifest_before(folder: Path, identity: str) -> Manifest | None:
+    if not is_labelled_folder(folder):
+        return None
+    before = read_manifest(folder)
+    if before.model != identity:
+        raise ComoError(f"{folder}: holds labels of the model {before.model}, these would be of {identity}; "
+                        "choose another output folder")
+    return before
