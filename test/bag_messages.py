@@ -50,3 +50,23 @@ def twist(stamp_ns: int, linear: Any) -> bytes:
 
 def number(value: float) -> bytes:
     return serialize(_TYPES["std_msgs/msg/Float64"](data=float(value)))
+
+
+def floats(values: Any) -> bytes:
+    layout = _TYPES["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+    return serialize(_TYPES["std_msgs/msg/Float64MultiArray"](layout=layout, data=np.asarray(values, np.float64)))
+
+
+def compressed(stamp_ns: int, data: bytes) -> bytes:
+    return serialize(_TYPES["sensor_msgs/msg/CompressedImage"](
+        header=header(stamp_ns), format="png", data=np.frombuffer(data, np.uint8)))
+
+
+def trajectory(stamp_ns: int, names: list[str], points: list[tuple[float, list[float]]]) -> bytes:
+    """Points are (seconds from the stamp, positions)."""
+    duration, point = _TYPES["builtin_interfaces/msg/Duration"], _TYPES["trajectory_msgs/msg/JointTrajectoryPoint"]
+    none = np.empty(0)
+    made = [point(positions=np.asarray(positions, np.float64), velocities=none, accelerations=none, effort=none,
+                  time_from_start=duration(sec=int(s), nanosec=round(s % 1 * 1e9))) for s, positions in points]
+    return serialize(_TYPES["trajectory_msgs/msg/JointTrajectory"](
+        header=header(stamp_ns), joint_names=names, points=made))

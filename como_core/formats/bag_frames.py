@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,17 +21,10 @@ _READ_ON = 16  # reading over this many unwanted pictures is cheaper than a new 
 
 @dataclass(frozen=True)
 class Picture:
-    """What an index keeps of one image message; `size` (height, width) is None where only decoding tells."""
+    """What an index keeps of one image message: when it was logged and taken, nanoseconds."""
 
     log_ns: int
     stamp_ns: int
-    size: tuple[int, int] | None
-    encoding: str | None
-
-    @classmethod
-    def of(cls, raw: RawMessage, message: Any) -> Picture:
-        size = (int(message.height), int(message.width)) if raw.type == _IMAGE else None
-        return cls(raw.log_ns, stamp_ns(message), size, message.encoding if raw.type == _IMAGE else None)
 
 
 def decode_picture(raw: RawMessage, bag: Path) -> np.ndarray:
@@ -68,7 +60,7 @@ class BagFrames(LazyFrames):
             messages = self._messages(picks)
             for pick in picks:
                 if last is None or last[0] != pick:
-                    last = pick, self._checked_size(decode_picture(messages[pick], self._bag))
+                    last = pick, decode_picture(messages[pick], self._bag)
                 yield last[1]
         if len(indices) and indices[-1] == len(self) - 1:
             _READERS.drop(self._key)
@@ -95,12 +87,6 @@ class BagFrames(LazyFrames):
             reader.close()
             raise BagError(f"{self._bag}: changed since it was read; read it again")
         return reader
-
-    def _checked_size(self, picture: np.ndarray) -> np.ndarray:
-        if picture.shape != self._shape[1:]:
-            raise BagError(f"{self._bag}: a picture on {self._topic!r} is {picture.shape[1]}x{picture.shape[0]}, "
-                           f"the first is {self._shape[2]}x{self._shape[1]}")
-        return picture
 
 
 def _runs(picks: list[int]) -> Iterator[list[int]]:

@@ -11,6 +11,7 @@ from typing import Any
 from como_core import config
 from como_core.formats.bag_frames import Picture, decode_picture
 from como_core.formats.bag_reader import BagReader, Signature, deserialize
+from como_core.formats.bag_streams import stamp_ns
 from como_core.formats.bag_writer import EPISODE_FORMAT, EPISODE_KEY, EPISODE_TOPIC, BagError
 from como_core.interface import IMAGE_TYPES, Interface
 
@@ -42,7 +43,7 @@ class Recording:
 
 
 def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
-    """Index `topics` of an open bag. Raises BagError where a message is damaged or pictures differ in size."""
+    """Index `topics` of an open bag. Raises BagError where a message is damaged or pictures change size."""
     pictures: dict[str, list[Picture]] = defaultdict(list)
     messages: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
@@ -51,13 +52,12 @@ def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
         if raw.type not in IMAGE_TYPES:
             messages[raw.topic].append((raw.log_ns, message))
             continue
-        picture = Picture.of(raw, message)
-        if raw.topic not in sizes:
-            sizes[raw.topic] = decode_picture(raw, bag.path).shape[:2]
-        if picture.size not in (None, sizes[raw.topic]):
+        # Each picture is decoded once here, so that a damaged one is found before training and not in its midst.
+        size = decode_picture(raw, bag.path).shape[:2]
+        if sizes.setdefault(raw.topic, size) != size:
             raise BagError(f"{bag.path}: pictures on {raw.topic!r} change their size (height, width) from "
-                           f"{sizes[raw.topic]} to {picture.size}")
-        pictures[raw.topic].append(picture)
+                           f"{sizes[raw.topic]} to {size}")
+        pictures[raw.topic].append(Picture(raw.log_ns, stamp_ns(message)))
     return Recording(bag.signature, pictures, sizes, messages)
 
 

@@ -80,15 +80,15 @@ def interpolate(samples: Samples, at_ns: np.ndarray, max_age_s: float, names: Se
     columns = [names.index(name) for name in _ORIENTATION] if set(_ORIENTATION) <= set(names) else []
     if columns:
         values[:, columns] = _same_hemisphere(values[:, columns])
-    seconds, at = (samples.stamps_ns - samples.stamps_ns[0]) / 1e9, (at_ns - samples.stamps_ns[0]) / 1e9
+    stamps, last = samples.stamps_ns, len(samples.stamps_ns) - 1
+    seconds, at = (stamps - stamps[0]) / 1e9, (at_ns - stamps[0]) / 1e9
     result = np.column_stack([np.interp(at, seconds, column) for column in values.T])
     if columns:
         result[:, columns] /= np.linalg.norm(result[:, columns], axis=1, keepdims=True)
-    after = np.searchsorted(samples.stamps_ns, at_ns)  # index of the first sample at or after each time
-    exact = samples.stamps_ns[np.minimum(after, len(seconds) - 1)] == at_ns
-    following = np.where(after < len(seconds), seconds[np.minimum(after, len(seconds) - 1)], at)
-    silent = following - seconds[np.maximum(after - 1, 0)] > max_age_s
-    result[~exact & ((after == 0) | silent)] = np.nan
+    before, after = np.searchsorted(stamps, at_ns, "right") - 1, np.searchsorted(stamps, at_ns, "left")
+    following = np.where(after > last, at_ns, stamps[np.minimum(after, last)])
+    silent = following - stamps[np.maximum(before, 0)] > round(max_age_s * 1e9)
+    result[(before < 0) | silent] = np.nan
     return result
 
 

@@ -1,0 +1,44 @@
+"""The sidecar of labels beside a bag: what mcap reads is what was labelled, at the pictures' own stamps."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+
+from como_core.formats.label_bag import CONFIDENCE_TOPIC, LATENT_TOPIC, write_label_bag
+from como_core.formats.labels import LabelError, LabelFile
+
+STAMPS_NS = 1_700_000_000_123_456_789 + 25_000_000 * np.arange(6)
+
+
+@pytest.fixture
+def labels() -> LabelFile:
+    rng = np.random.default_rng(0)
+    return LabelFile(STAMPS_NS / 1e9, rng.normal(size=(6, 3)).astype(np.float32), rng.random(6).astype(np.float32),
+                     "bags/0003", "ab" * 32, "runs/motion", 0.125)
+
+
+def test_mcap_reads_the_labels_at_the_stamps_of_the_pictures(tmp_path, labels):
+    path = write_label_bag(tmp_path / "0003", labels, STAMPS_NS)
+    rows = {LATENT_TOPIC: [], CONFIDENCE_TOPIC: []}
+    with (path / "0003.mcap").open("rb") as file:
+        for _, channel, raw, message in make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages():
+            stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            assert raw.log_time == stamp_ns
+            rows[channel.topic].append((stamp_ns, list(message.name), list(message.position)))
+    for i, stamp_ns in enumerate(STAMPS_NS.tolist()):
+        assert rows[LATENT_TOPIC][i] == (stamp_ns, ["z0", "z1", "z2"], labels.latent[i].astype(float).tolist())
+        assert rows[CONFIDENCE_TOPIC][i] == (stamp_ns, ["confidence"], [float(labels.confidence[i])])
+    assert len(rows[LATENT_TOPIC]) == len(rows[CONFIDENCE_TOPIC]) == 6
+    information = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    note = json.loads(information["custom_data"]["como_labels"])
+    assert note == {"source": "bags/0003", "source_sha256": "ab" * 32, "model": "runs/motion", "gap_s": 0.125}
+
+
+def test_a_stamp_is_needed_for_each_label(tmp_path, labels):
+    with pytest.raises(LabelError, match="bags/0003: 5 stamps for 6 labels"):
+        write_label_bag(tmp_path / "0003", labels, STAMPS_NS[:5])
+    assert not (tmp_path / "0003").exists()
