@@ -3,7 +3,7 @@
     ros2 run como_ros expert_node --ros-args -p noise_std:=0.2 -p autostart:=true
 
 It sees what only a simulator knows (sim/observation), so it works with sim_node alone. A command is stamped with the
-stamp of the observation that it answers.
+time of the observation that it answers or, where that has passed on a simulated clock, with the present one.
 
     publishes   the interface's command topics; instruction (latched), the words of the running episode
     subscribes  sim/observation, sim/episode
@@ -83,6 +83,8 @@ class ExpertNode(Node):
         if not self._driving or self._expert is None or not known:
             return
         action = self._expert.act(privileged)
+        if self.get_parameter("use_sim_time").value:
+            stamp_ns = max(stamp_ns, self.get_clock().now().nanoseconds)
         self._twists.publish(twist_message(action, self._action, stamp_ns))
         if self._grippers is not None and self._action.gripper is not None:
             gripper = gripper_message(action)

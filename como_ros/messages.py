@@ -6,6 +6,7 @@ Times are integer nanoseconds, as ROS keeps them; positions are metres, angles r
 from __future__ import annotations
 
 import importlib
+import struct
 from functools import cache, reduce
 from typing import Any
 
@@ -42,6 +43,15 @@ def stamp_ns(stamp: Time) -> int:
 def to_stamp(ns: int) -> Time:
     """A builtin_interfaces/Time of nanoseconds."""
     return Time(sec=ns // NS_PER_S, nanosec=ns % NS_PER_S)
+
+
+def serialized_stamp_ns(cdr: bytes) -> int:
+    """Header stamp, in nanoseconds, of a serialized message that begins with a std_msgs/Header.
+
+    CDR: four bytes of encapsulation, of which the second says little-endian (1) or big (0), then sec and nanosec.
+    """
+    sec, nanosec = struct.unpack_from("<iI" if cdr[1] else ">iI", cdr, 4)
+    return int(sec) * NS_PER_S + int(nanosec)
 
 
 def header(ns: int, frame: str = "") -> Header:

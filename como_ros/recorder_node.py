@@ -41,7 +41,7 @@ from como_ros.recording import RecordedTopic, Recording
 from como_ros.running import run_node, spin
 
 POLL_S = 0.02
-# Time for an instruction that was published just before record/start to arrive.
+# Time for what was sent just before a call to arrive: an instruction at the start, the last messages at the end.
 SETTLE_S = 0.1
 PARAMETERS = (
     INTERFACE,
@@ -137,6 +137,9 @@ class RecorderNode(Node):
         self.get_logger().error(text)
 
     async def _stop(self) -> str:
+        if self._recording is not None:
+            self._recording.end_at(self.get_clock().now().nanoseconds)
+            await self._until(lambda: False, SETTLE_S)
         finished = self._end().finish()
         for warning in finished.warnings:
             self.get_logger().warning(warning)

@@ -9,17 +9,22 @@ from dataclasses import dataclass
 
 from como_core.errors import ComoError
 from como_core.formats.rosbag import BagWriter
-from como_ros.messages import NS_PER_S
+from como_ros.messages import NS_PER_S, serialized_stamp_ns
 
 # Seconds of messages at some hundred a second: a disk that is further behind than this does not catch up.
 QUEUE_SIZE = 4000
+# Beyond this distance a header stamp and the recorder's clock are of different clocks, not of a slow network.
+FOREIGN_CLOCK_S = 2.0
 # Below this share of the interface's rate a stream is called sparse in the answer.
 SPARSE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class RecordedTopic:
-    """A topic that every episode must hold. `rate_hz` is None where messages come on change only."""
+    """A topic that every episode must hold.
+
+    rate_hz is None where messages have no header and come on change only.
+    """
 
     name: str
     type: str
@@ -47,9 +52,10 @@ class Recording:
                  on_error: Callable[[str], None]) -> None:
         self.path = bag.path
         self._bag, self._topics, self._instruction, self._on_error = bag, topics, instruction, on_error
-        self._types = {topic.name: topic.type for topic in topics}
+        self._by_name = {topic.name: topic for topic in topics}
         self._first_ns: int | None = None
         self._last_ns = 0
+        self._end_ns: int | None = None
         self._error: ComoError | None = None
         self._queue: queue.Queue[tuple[str, int, bytes] | None] = queue.Queue(QUEUE_SIZE)
         self._thread = threading.Thread(target=self._write, name="bag", daemon=True)
@@ -66,6 +72,10 @@ class Recording:
     def refuse(self, reason: str) -> None:
         """Whatever comes now, this episode is not to be kept."""
         self._fail(ComoError(f"{self.path}: {reason}; the episode is dropped"))
+
+    def end_at(self, now_ns: int) -> None:
+        """The episode ends now: of what is still on its way, only what was sent before belongs to it."""
+        self._end_ns = now_ns
 
     def finish(self) -> Finished:
         """Write what waits, and close the bag. Raises ComoError, and leaves no bag, where the audit finds a fault."""
@@ -107,13 +117,29 @@ class Recording:
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
-            topic, stamp_ns, cdr = item
-            if self._error is not None:
-                continue
-            try:
-                self._bag.write(topic, self._types[topic], stamp_ns, cdr)
-            except ComoError as error:
-                self._fail(error)
-                continue
-            self._first_ns = stamp_ns if self._first_ns is None else self._first_ns
-            self._last_ns = stamp_ns
+            if self._error is None:
+                try:
+                    self._write_one(*item)
+                except ComoError as error:
+                    self._fail(error)
+
+    def _write_one(self, name: str, log_ns: int, cdr: bytes) -> None:
+        topic = self._by_name[name]
+        if topic.rate_hz is not None:
+            sent_ns = serialized_stamp_ns(cdr)
+            self._require_one_clock(name, sent_ns, log_ns)
+            if self._end_ns is not None and sent_ns > self._end_ns:
+                return
+        if self._end_ns is not None:
+            log_ns = min(log_ns, self._end_ns)
+        self._bag.write(name, topic.type, log_ns, cdr)
+        self._first_ns = log_ns if self._first_ns is None else self._first_ns
+        self._last_ns = log_ns
+
+    def _require_one_clock(self, name: str, sent_ns: int, log_ns: int) -> None:
+        """Messages without a header are placed in time by the recorder's clock, which must be that of the others."""
+        ahead_s = (sent_ns - log_ns) / NS_PER_S
+        if abs(ahead_s) > FOREIGN_CLOCK_S:
+            raise ComoError(f"{self.path}: topic {name!r}: header stamps are {ahead_s:.1f} s ahead of the recorder's "
+                            "clock; start recorder and source both with use_sim_time, or both without; the episode is "
+                            "dropped")

@@ -22,7 +22,7 @@ INTERFACE = load_interface(resource("config/interfaces/metaworld.yaml"))
 
 def test_a_recorded_episode_says_what_the_arm_did(start_node: Callable[..., NodeProcess], tmp_path: Path) -> None:
     # Slow, so that no command comes late on a busy machine: the episode must replay to the same pixels.
-    start_node("sim_node", {"env": ENV, "rate_factor": 0.4})
+    start_node("sim_node", {"env": ENV, "rate_factor": 0.25})
     start_node("recorder_node", {"output": tmp_path, "use_sim_time": True})
     start_node("expert_node", {"noise_std": 0.3, "seed": 11, "use_sim_time": True})
     with RosClient() as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource as limits
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ class Robot:
                             for topic, kind in kinds.items() if topic not in leave_out}
         self.sent: dict[str, list[bytes]] = {f"/{topic}": [] for topic in kinds}
 
-    def send(self, step: int, but: tuple[str, ...] = ()) -> None:
-        rng, ns = np.random.default_rng(step), 25_000_000 * (step + 1)
+    def send(self, step: int, but: tuple[str, ...] = (), ahead_ns: int = 0) -> None:
+        rng, ns = np.random.default_rng(step), time.time_ns() + ahead_ns
         messages: dict[str, Any] = {
             CAMERA.topic: image_message(rng.integers(0, 256, (64, 64, 3), np.uint8), ns),
             POSE.topic: state_message(rng.random(3), POSE, ns),
@@ -140,6 +141,11 @@ def test_only_whole_episodes_are_kept(start_node: Start, tmp_path: Path) -> None
         instruction.publish(String(data="close"))
         refused = stop(client)
         assert not refused.success and "changed from 'open' to 'close'" in refused.message
+
+        assert client.trigger("record/start").success
+        robot.send(0, ahead_ns=60_000_000_000)
+        refused = stop(client)
+        assert not refused.success and "60.0 s ahead of the recorder's clock" in refused.message
 
         assert client.trigger("record/start").success
         robot.send(0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from como_core.errors import ComoError
@@ -21,6 +22,12 @@ def picture() -> np.ndarray:
 def test_stamps_keep_every_nanosecond() -> None:
     for ns in (0, 1, 999_999_999, 1_000_000_000, 1_795_222_454_992_262_674):
         assert messages.stamp_ns(messages.to_stamp(ns)) == ns
+
+
+def test_a_stamp_is_read_from_the_bytes() -> None:
+    message = messages.twist_message(np.zeros(4), INTERFACE.action, 1_795_222_454_992_262_674)
+    assert messages.serialized_stamp_ns(bytes(serialize_message(message))) == 1_795_222_454_992_262_674
+    assert messages.serialized_stamp_ns(b"\x00\x00\x00\x00" + bytes([0, 0, 0, 1, 0, 0, 0, 2])) == 1_000_000_002
 
 
 @pytest.mark.parametrize("name", list(INTERFACE.state))
