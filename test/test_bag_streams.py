@@ -25,7 +25,7 @@ def joint_action(target: str, kind: str = "joint_position") -> Action:
 
 
 def episode(path, interface, commands=(), states=(), images=None):
-    """Pictures at 0, 100, 200, 300 ms; commands are (log time in ms, CDR), states (topic, type, log time in ms, CDR)."""
+    """Pictures at 0, 100, 200, 300 ms; commands are (log time in ms, CDR), states (topic, type, log in ms, CDR)."""
     with BagWriter(path, interface, None) as bag:
         for i, cdr in enumerate(images or [image(START + i * 100 * MS, RGB[i]) for i in range(4)]):
             camera = interface.cameras["front"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,16 +28,15 @@ class Picture:
     stamp_ns: int
 
 
-def decode_picture(raw: RawMessage, bag: Path) -> np.ndarray:
-    """RGB of an Image or CompressedImage message, uint8 [H, W, 3]. Raises BagError."""
-    message = deserialize(raw, bag)
+def decode_picture(message: Any, topic: str, bag: Path) -> np.ndarray:
+    """RGB of an Image or CompressedImage message, uint8 [H, W, 3]. Raises BagError, naming bag, topic and stamp."""
     try:
-        if raw.type != _IMAGE:
+        if message.__msgtype__ != _IMAGE:
             return decode_compressed(message.data)
         return decode_image(message.encoding, message.width, message.height, message.step, message.is_bigendian,
                             message.data)
     except ImageError as error:
-        raise BagError(f"{bag}: picture on {raw.topic!r} at {stamp_ns(message) / 1e9:.3f} s: {error}") from error
+        raise BagError(f"{bag}: picture on {topic!r} at {stamp_ns(message) / 1e9:.3f} s: {error}") from error
 
 
 class BagFrames(LazyFrames):
@@ -60,7 +60,8 @@ class BagFrames(LazyFrames):
             messages = self._messages(picks)
             for pick in picks:
                 if last is None or last[0] != pick:
-                    last = pick, decode_picture(messages[pick], self._bag)
+                    message = deserialize(messages[pick], self._bag)
+                    last = pick, decode_picture(message, self._topic, self._bag)
                 yield last[1]
         if len(indices) and indices[-1] == len(self) - 1:
             _READERS.drop(self._key)

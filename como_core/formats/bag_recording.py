@@ -53,7 +53,7 @@ def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
             messages[raw.topic].append((raw.log_ns, message))
             continue
         # Each picture is decoded once here, so that a damaged one is found before training and not in its midst.
-        size = decode_picture(raw, bag.path).shape[:2]
+        size = decode_picture(message, raw.topic, bag.path).shape[:2]
         if sizes.setdefault(raw.topic, size) != size:
             raise BagError(f"{bag.path}: pictures on {raw.topic!r} change their size (height, width) from "
                            f"{sizes[raw.topic]} to {size}")
