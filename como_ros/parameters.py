@@ -69,8 +69,8 @@ def declare(node: Node, table: Sequence[Parameter]) -> Mapping[str, Any]:
             raise ComoError(f"parameter {row.name!r} of {node.get_name()}: expected {_TYPE_WORDS[type(row.default)]} "
                             f"({row.description}), got something else: {error}") from error
         except InvalidParameterValueException as error:
-            raise ComoError(f"parameter {row.name!r} of {node.get_name()}: expected a value from {row.low:g} to "
-                            f"{row.high:g} {row.unit} ({row.description}): {error}") from error
+            raise ComoError(f"parameter {row.name!r} of {node.get_name()}: expected a value from {row.low:.10g} to "
+                            f"{row.high:.10g} {row.unit} ({row.description}): {error}") from error
     return values
 
 
@@ -78,7 +78,7 @@ def markdown(table: Sequence[Parameter]) -> str:
     """The table as the documentation shows it."""
     lines = ["| parameter | default | unit | range | read-only | meaning |", "|---|---|---|---|---|---|"]
     for row in table:
-        bounds = "" if row.low is None or row.high is None else f"{row.low:g} to {row.high:g}"
+        bounds = "" if row.low is None or row.high is None else f"{row.low:.10g} to {row.high:.10g}"
         default = f"`{row.default}`" if row.default != "" else "(empty)"
         lines.append(f"| `{row.name}` | {default} | {row.unit} | {bounds} | {'yes' if row.read_only else ''} "
                      f"| {row.description} |")
