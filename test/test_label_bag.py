@@ -1,13 +1,17 @@
 """The sidecar of labels beside a bag: what mcap reads is what was labelled, at the pictures' own stamps."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import yaml
+from bag_messages import number
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
+from como_core.formats.bag_reader import BagReader
+from como_core.formats.bag_writer import BagError, RawBagWriter
 from como_core.formats.label_bag import CONFIDENCE_TOPIC, LATENT_TOPIC, write_label_bag
 from como_core.formats.labels import LabelError, LabelFile
 
@@ -36,6 +40,19 @@ def test_mcap_reads_the_labels_at_the_stamps_of_the_pictures(tmp_path, labels):
     information = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     note = json.loads(information["custom_data"]["como_labels"])
     assert note == {"source": "bags/0003", "source_sha256": "ab" * 32, "model": "runs/motion", "gap_s": 0.125}
+
+
+def test_older_labels_are_replaced_and_recordings_are_not(tmp_path, labels):
+    write_label_bag(tmp_path / "0003", labels, STAMPS_NS)
+    newer = dataclasses.replace(labels, latent=labels.latent[:4], timestamps=labels.timestamps[:4],
+                                confidence=labels.confidence[:4])
+    write_label_bag(tmp_path / "0003", newer, STAMPS_NS[:4])
+    with BagReader(tmp_path / "0003") as bag:
+        assert bag.topics[LATENT_TOPIC].count == 4
+    with RawBagWriter(tmp_path / "recording", {}) as bag:
+        bag.write("/x", "std_msgs/msg/Float64", 0, number(1))
+    with pytest.raises(BagError, match="recording: exists already"):
+        write_label_bag(tmp_path / "recording", labels, STAMPS_NS)
 
 
 def test_a_stamp_is_needed_for_each_label(tmp_path, labels):
