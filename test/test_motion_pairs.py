@@ -53,6 +53,7 @@ def test_no_pair_spans_a_hole_or_two_clips() -> None:
 
 
 def test_the_last_frames_have_no_partner() -> None:
+    assert partner(clip(10, 0.1), 0.5).tolist() == [-1]
     assert partner(clip(10, 1.0), 0.5).tolist() == [5, 6, 7, 8, 9, -1, -1, -1, -1, -1]
     with pytest.raises(ComoError, match="none of 1 clips holds two frames that are 2 s apart"):
         build(clip(10, 1.0), 2.0)

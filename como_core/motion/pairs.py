@@ -77,17 +77,18 @@ class Pairs:
 
 def partner(timestamps: np.ndarray, gap_s: float) -> np.ndarray:
     """For each frame of a clip the index of the frame `gap_s` later, int64 [T]; -1 where there is none."""
+    if len(timestamps) < 2:
+        return np.full(len(timestamps), -1)
     wanted = timestamps + gap_s
     found = nearest(timestamps, wanted)
     near = np.abs(timestamps[found] - wanted) <= TOLERANCE * gap_s
     # Past the end the last frame would be nearest to all: only half a frame is forgiven there.
-    near &= wanted <= timestamps[-1] + 0.5 * (timestamps[-1] - timestamps[max(len(timestamps) - 2, 0)])
+    near &= wanted <= timestamps[-1] + 0.5 * (timestamps[-1] - timestamps[-2])
     return np.where(near & (found > np.arange(len(timestamps))), found, -1)
 
 
 def nearest(timestamps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Index of the timestamp nearest to each wanted time; the earlier one of two equally near."""
-    right = np.clip(np.searchsorted(timestamps, wanted), 1, max(len(timestamps) - 1, 1))
-    right = np.minimum(right, len(timestamps) - 1)
+    right = np.minimum(np.searchsorted(timestamps, wanted), len(timestamps) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(timestamps[right] - wanted < wanted - timestamps[left], right, left)

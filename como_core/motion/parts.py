@@ -81,10 +81,10 @@ class ForwardDynamics(nn.Module):
         self.coarse = conv_block(coarse, coarse)
         self.up = nn.Sequential(nn.Conv2d(coarse, width, 1), nn.Upsample(scale_factor=2))
         self.fine = conv_block(width, width)
-        self.out = nn.Sequential(nn.Conv2d(width, 3 * config.patch**2, 1), nn.PixelShuffle(config.patch))
+        change = nn.Conv2d(width, 3 * config.patch**2, 1)
         # Most of a picture does not change: training starts from nearly no change, not from noise.
-        nn.init.normal_(self.out[0].weight, std=0.01)
-        nn.init.zeros_(self.out[0].bias)
+        nn.init.normal_(change.weight, std=0.01)
+        self.out = nn.Sequential(change, nn.PixelShuffle(config.patch))
 
     def forward(self, pixels: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         fine = self.patches(pixels)
