@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import uninstall_signal_handlers
 
 from como_core.errors import ComoError
 
@@ -51,9 +50,9 @@ def autostart(node: LifecycleNode) -> bool:
 def spin_until_signal(node: LifecycleNode) -> None:
     """Serve callbacks until SIGINT or SIGTERM.
 
-    rclpy's own handlers end the middleware at once; here it stays, so that the node can still send a last command.
+    rclpy's own handlers, which these replace, end the middleware at once; here it stays, so that the node can still
+    send a last command.
     """
-    uninstall_signal_handlers()
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

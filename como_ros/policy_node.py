@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,8 +90,11 @@ class PolicyNode(LifecycleNode):
         policy = self._load(folder, self._value("device"))
         require_same(policy.interface, interface, f"the checkpoint {folder}", str(path))
         policy.warm_up()
+        # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.
+        gc.collect()
+        gc.freeze()
         settings = Settings(self._value("replan_hz"), self._value("blend_s"), self._value("command_lead_s"),
-                            wall_rate=self._value("rate_factor"), margin_s=WATCH_PERIOD_S)
+                            wall_rate=self._value("rate_factor"), margin_s=2 * WATCH_PERIOD_S)
         self._loop = PolicyLoop(self, policy, interface, settings, self._report)
         self._loop.controller.put_instruction(self._value("instruction") or None)
         self.get_logger().info(f"configured: policy {folder}, interface {interface.name!r}")
@@ -108,6 +113,8 @@ class PolicyNode(LifecycleNode):
     @transition
     def on_cleanup(self) -> None:
         self._free()
+        gc.unfreeze()
+        gc.collect()
 
     @transition
     def on_shutdown(self) -> None:
@@ -170,7 +177,9 @@ def load_checkpoint(folder: Path, device: str) -> Policy:
                         "`pip install -c constraints.txt torch diffusers accelerate`, then configure again") from error
     cuda = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not cuda):
-        raise ComoError(f"device {device!r} is not here; expected auto, cpu{' or cuda' if cuda else '; torch sees no GPU'}")
+        raise ComoError(f"device {device!r} is not here; expected auto, cpu{' or cuda' if cuda else ''}")
+    # Half of the cores stay free for the robot's drivers: torch's threads spin while they wait.
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) // 2)))
     return load_policy(folder, "cuda" if cuda and device != "cpu" else "cpu")
 
 

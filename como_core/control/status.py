@@ -27,7 +27,7 @@ class Settings:
     blend_s         cross-fade from the old chunk to a new one
     command_lead_s  the action due this much later is sent now, for a robot that acts late
     wall_rate       simulated seconds per wall second where below 1
-    margin_s        a stream counts as stale this much before its max_age_s: one period of whoever calls `check`
+    margin_s        a stream counts as stale this much before its max_age_s: two periods of whoever calls `check`
     """
 
     replan_hz: float = 10.0
