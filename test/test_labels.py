@@ -1,6 +1,8 @@
 """Label files: what is written is what is read, and labels never land on another recording."""
 
 import dataclasses
+import os
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
 import pytest
@@ -91,6 +93,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, labels):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LabelError, match=r"file/a.labels.safetensors: cannot be written"):
         write_labels(tmp_path / "file" / "a.labels.safetensors", labels)
+
+
+def test_a_full_disk_keeps_the_old_labels_and_leaves_no_part(tmp_path, labels):
+    path = tmp_path / "labels" / "a.labels.safetensors"
+    write_labels(path, labels)
+    before = path.read_bytes()
+    old = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (100, old[1]))  # the kernel refuses to let any file grow further
+    try:
+        with pytest.raises(LabelError, match="a.labels.safetensors: cannot be written"):
+            write_labels(path, labels)
+    finally:
+        setrlimit(RLIMIT_FSIZE, old)
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
 
 
 def test_the_hash_of_a_folder_sees_names_and_contents(tmp_path):

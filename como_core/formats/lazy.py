@@ -85,7 +85,7 @@ class LazyFrames:
         frames = np.empty((len(wanted), *self._shape[1:]), np.uint8)
         if len(wanted):
             unique, counts = np.unique(wanted, return_counts=True)
-            places = np.split(np.argsort(wanted, kind="stable"), np.cumsum(counts)[:-1])
+            places = np.split(np.argsort(wanted), np.cumsum(counts)[:-1])
             for place, frame in zip(places, self._read(unique), strict=True):
                 frames[place] = frame
         return frames
