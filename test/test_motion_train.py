@@ -7,16 +7,22 @@ import hashlib
 import json
 from pathlib import Path
 
+import bag_messages
 import numpy as np
 import pytest
 import torch
+from rosbags.highlevel import AnyReader
 
+from como_core import config
 from como_core.cli import motion as cli
 from como_core.cli.relabel import relabel as cli_relabel
 from como_core.episode import Episode
 from como_core.errors import ComoError
+from como_core.formats.label_bag import LATENT_TOPIC
+from como_core.formats.rosbag import BagWriter
 from como_core.formats.sources import open_sources
 from como_core.formats.video import write_video
+from como_core.interface import load_interface
 from como_core.motion.clip import encode_pairs
 from como_core.motion.config import MotionConfig, load_preset
 from como_core.motion.evaluate import evaluate
@@ -24,6 +30,7 @@ from como_core.motion.model import load_motion
 from como_core.motion.probe import run_probe, window_sums
 from como_core.motion.relabel import agreement, label_clip, relabel
 from como_core.motion.train import train
+from como_core.resources import resource
 
 FPS = 20
 GAP_S = 0.1
@@ -47,12 +54,12 @@ def moving_square(seed: int, steps: int = 30) -> Episode:
 
 
 def tiny(preset: str = "como", steps: int = 150) -> MotionConfig:
-    config = load_preset(preset)
-    loop = dataclasses.replace(config.loop, steps=steps, batch_size=32, learning_rate=3e-3, precision="no",
+    base = load_preset(preset)
+    loop = dataclasses.replace(base.loop, steps=steps, batch_size=32, learning_rate=3e-3, precision="no",
                                save_every=50)
-    inverse = dataclasses.replace(config.inverse, width=32, hidden=64)
-    forward = dataclasses.replace(config.forward, width=32, coarse_width=32)
-    return dataclasses.replace(config, loop=loop, inverse=inverse, forward=forward, gap_s=GAP_S, image_size=32,
+    inverse = dataclasses.replace(base.inverse, width=32, hidden=64)
+    forward = dataclasses.replace(base.forward, width=32, coarse_width=32)
+    return dataclasses.replace(base, loop=loop, inverse=inverse, forward=forward, gap_s=GAP_S, image_size=32,
                                latent_size=8)
 
 
@@ -162,7 +169,7 @@ def test_labels_of_two_models_do_not_mix(run: Path, videos: Path, tmp_path: Path
         relabel([videos], tmp_path / "other", tmp_path / "out")
 
 
-def test_commands_say_what_they_did(run: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_say_what_they_did(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.train((videos,), tmp_path / "run", preset=str(_preset_file(tmp_path)), steps=3)
     assert "next: como relabel" in capsys.readouterr().out
     cli_relabel((videos,), tmp_path / "run", tmp_path / "labels")
@@ -171,9 +178,53 @@ def test_commands_say_what_they_did(run: Path, videos: Path, tmp_path: Path, cap
         cli.evaluate(tmp_path / "run", (videos,))
 
 
-def _preset_file(folder: Path) -> Path:
-    from como_core import config
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten recorded bags; the arm is the moving square."""
+    folder = tmp_path_factory.mktemp("bags")
+    robot = load_interface(resource("config/interfaces/metaworld.yaml"))
+    period_ns = 25_000_000
+    for seed in range(10):
+        episode = moving_square(300 + seed)
+        assert episode.action is not None
+        with BagWriter(folder / f"{seed:04d}", robot, "push") as bag:
+            bag.write("/gripper_command", "std_msgs/msg/Float64", period_ns, bag_messages.number(0))
+            for t, (picture, action) in enumerate(zip(episode.images["top"], episode.action, strict=True), start=1):
+                at = t * period_ns
+                pixels = picture.repeat(2, axis=0).repeat(2, axis=1)
+                bag.write("/camera/image_raw", "sensor_msgs/msg/Image", at, bag_messages.image(at, pixels))
+                bag.write("/ee_pose", "geometry_msgs/msg/PoseStamped", at, bag_messages.pose(at, (0, 0, 0)))
+                bag.write("/joint_states", "sensor_msgs/msg/JointState", at, bag_messages.joints(at, {"gripper": 0.0}))
+                bag.write("/servo/delta_twist_cmds", "geometry_msgs/msg/TwistStamped", at,
+                          bag_messages.twist(at, (*action, action.sum())))
+    return folder
 
+
+def test_eval_reads_bags(run: Path, bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.evaluate(run, (bags,), cache=tmp_path)
+    shown = capsys.readouterr().out
+    assert "PCA of the RGB difference" in shown
+    assert "10 episodes read" in shown
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["actions"] == ["linear.x", "linear.y", "linear.z"]
+    assert [row["features"] for row in metrics["rows"]][-1] == "z"
+    assert metrics["rows"][-1]["r2"]["mean"] > 0.3
+
+
+def test_a_bag_gets_a_sidecar_on_its_own_clock(run: Path, bags: Path, tmp_path: Path) -> None:
+    manifest = relabel([bags / "0003"], run, tmp_path / "out")
+    entry = manifest.labelled[0]
+    assert entry.sidecar is not None
+    with AnyReader([tmp_path / "out" / entry.sidecar]) as bag:
+        messages = [bag.deserialize(raw, c.msgtype) for c, _, raw in bag.messages() if c.topic == LATENT_TOPIC]
+    assert len(messages) == entry.frames == 30
+    stamps = [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in messages]
+    assert stamps == [t * 25_000_000 for t in range(1, 31)]
+    latent = open_sources([tmp_path / "out"]).episodes[0].latent
+    assert np.allclose([message.position for message in messages], latent)
+
+
+def _preset_file(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     config.save(tiny(), path)
     return path

@@ -149,14 +149,14 @@ def action_names(episodes: Sequence[Episode], interface: Interface | None = None
 
 def probe_table(report: Evaluation) -> Table:
     """The probe rows for a terminal."""
-    caption = (f"{report.episodes} recordings, {report.pairs} pairs {report.gap_s:g} s apart, 95 % intervals over "
-               f"recordings.\nz is ahead of the PCA by {report.gain}. The forward dynamics removes "
-               f"{report.reconstruction_gain:.0%} of the error of copying frame t.")
+    by_action = ", ".join(f"{name} {value:.3f}" for name, value in report.rows[-1].r2_by_action.items())
+    caption = (f"{report.episodes} recordings, {report.pairs} pairs {report.gap_s:g} s apart; 95 % intervals over "
+               f"recordings. z is ahead of the PCA by {report.gain}; its R2 is {by_action}. The forward dynamics "
+               f"removes {report.reconstruction_gain:.0%} of the error of copying frame t.")
     table = Table(title="Linear probe: actions summed over the gap", caption=caption, caption_justify="left")
-    table.add_column("features")
-    for heading in ("size", "R2", "MSE", *report.actions):
-        table.add_column(heading, justify="right")
+    table.add_column("features", no_wrap=True)
+    for heading in ("size", "R2", "MSE"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in report.rows:
-        by_action = [f"{value:.3f}" for value in row.r2_by_action.values()]
-        table.add_row(row.features, str(row.size), str(row.r2), str(row.mse), *by_action)
+        table.add_row(row.features, str(row.size), str(row.r2), f"{row.mse.mean:.3f}")
     return table
