@@ -156,12 +156,12 @@ def test_what_is_no_bag_is_refused(tmp_path):
 
 
 def test_find_bags_tells_parts_from_bags_of_their_own(tmp_path):
-    for name in ("split/x_0.mcap", "split/x_10.mcap", "split/x_2.mcap", "two/a.mcap", "two/b.mcap", "gone.part/x.mcap",
-                 "described/metadata.yaml", "described/y.db3"):
+    for name in ("split/x_0.mcap", "split/x_10.mcap", "split/x_2.mcap", "two/a.mcap", "two/b.mcap", "runs/a_0.mcap",
+                 "runs/b_1.mcap", "gone.part/x.mcap", "described/metadata.yaml", "described/y.db3"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     found = [path.relative_to(tmp_path).as_posix() for path in find_bags([tmp_path])]
-    assert found == ["described", "split", "two/a.mcap", "two/b.mcap"]
+    assert found == ["described", "runs/a_0.mcap", "runs/b_1.mcap", "split", "two/a.mcap", "two/b.mcap"]
     parts = bag_layout(tmp_path / "split").files
     assert [part.name for part in parts] == ["x_0.mcap", "x_2.mcap", "x_10.mcap"]
     with pytest.raises(BagError, match="holds 2 storage files that are no parts of one bag; name one of them"):
