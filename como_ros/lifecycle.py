@@ -41,21 +41,18 @@ def transition(work: Callable[[NodeT], None]) -> Callable[[NodeT, LifecycleState
     return method
 
 
-def autostart(node: LifecycleNode) -> bool:
-    """Configure and activate; False where one of the two was refused (its reason is in the log)."""
-    done = TransitionCallbackReturn.SUCCESS
-    return node.trigger_configure() == done and node.trigger_activate() == done
+def serve(node: LifecycleNode, autostart: bool) -> None:
+    """Serve callbacks until SIGINT or SIGTERM; with `autostart`, configure and activate first.
 
-
-def spin_until_signal(node: LifecycleNode) -> None:
-    """Serve callbacks until SIGINT or SIGTERM.
-
-    rclpy's own handlers, which these replace, end the middleware at once; here it stays, so that the node can still
-    send a last command.
+    Where a transition is refused, its reason is in the log and the node stays, to be mended and configured again.
+    rclpy's own signal handlers, which these replace, end the middleware at once; here it stays, so that the node can
+    still send a last command.
     """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS and not ended.is_set():
+        node.trigger_activate()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     while rclpy.ok() and not ended.is_set():

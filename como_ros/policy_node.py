@@ -89,14 +89,13 @@ class PolicyNode(LifecycleNode):
             raise ComoError(f"policy {folder}: no such folder (expected a checkpoint as `como policy train` writes it)")
         policy = self._load(folder, self._value("device"))
         require_same(policy.interface, interface, f"the checkpoint {folder}", str(path))
-        policy.warm_up()
-        # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.
-        gc.collect()
-        gc.freeze()
         settings = Settings(self._value("replan_hz"), self._value("blend_s"), self._value("command_lead_s"),
                             wall_rate=self._value("rate_factor"), margin_s=2 * WATCH_PERIOD_S)
         self._loop = PolicyLoop(self, policy, interface, settings, self._report)
         self._loop.controller.put_instruction(self._value("instruction") or None)
+        # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.
+        gc.collect()
+        gc.freeze()
         self.get_logger().info(f"configured: policy {folder}, interface {interface.name!r}")
 
     @transition
@@ -189,9 +188,7 @@ def run(make: Callable[[], PolicyNode], args: Sequence[str] | None = None) -> in
 
 
 def _serve(node: PolicyNode) -> None:
-    if node.get_parameter("autostart").value:
-        lifecycle.autostart(node)
-    lifecycle.spin_until_signal(node)
+    lifecycle.serve(node, autostart=node.get_parameter("autostart").value)
 
 
 def main(args: Sequence[str] | None = None) -> int:

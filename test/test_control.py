@@ -1,5 +1,6 @@
 """The controller without ROS: ages, latch, halts, what is asked of the policy and what becomes of its answers."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -315,17 +316,29 @@ class _Recorder:
 
     interface = SAWYER
 
-    def __init__(self) -> None:
+    def __init__(self, cold: bool = False) -> None:
         self.seen: list[Observation] = []
+        self.warm_in = ""
+        self._cold = cold
 
     def warm_up(self) -> None:
-        self.seen.clear()
+        if self._cold:
+            raise ComoError("no warmth")
+        self.warm_in = threading.current_thread().name
 
     def predict(self, observation: Observation) -> ActionChunk:
         self.seen.append(observation)
         if observation.instruction == "fail":
             raise RuntimeError("as told")
         return ActionChunk(np.zeros(1), np.zeros((1, 4), np.float32))
+
+
+def test_the_policy_is_warmed_up_in_the_thread_that_predicts() -> None:
+    policy = _Recorder()
+    InferenceWorker(policy, lambda _: None).close()
+    assert policy.warm_in == "inference"
+    with pytest.raises(ComoError, match="no warmth"):
+        InferenceWorker(_Recorder(cold=True), lambda _: None)
 
 
 def test_the_worker_decodes_predicts_and_survives_a_policy_that_raises() -> None:

@@ -129,6 +129,8 @@ def test_an_interface_that_differs_is_refused_by_its_key(bench: Bench, start: St
     assert "interface mismatch at 'action.hold_s'" in process.text()
     bench.set_parameter("interface", str(tmp_path / "robot.yaml"))
     assert bench.transition("configure"), "the node lives and takes the right one"
+    assert bench.transition("cleanup") and bench.state() == "unconfigured"
+    assert bench.transition("configure") and bench.transition("activate"), "all of it was freed"
 
 
 def test_nan_drops_the_chunk_whole_and_latches(bench: Bench, start: Start) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from como_core.action_chunk import ActionChunk, Policy
@@ -27,15 +28,21 @@ class Inference:
 
 
 class InferenceWorker:
-    """Runs `policy.predict` on one snapshot at a time and hands each result to `done`, in the worker's thread."""
+    """Runs `policy.predict` on one snapshot at a time and hands each result to `done`, in the worker's thread.
+
+    Warms the policy up first, in the same thread, because torch keeps pools and caches per thread. Raises what that
+    raises.
+    """
 
     def __init__(self, policy: Policy, done: Callable[[Inference], None]) -> None:
         self._policy, self._done = policy, done
+        self._warm: Future[None] = Future()
         self._wake = threading.Condition()
         self._job: tuple[Snapshot, int] | None = None
         self._busy = self._closed = False
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
+        self._warm.result()
 
     @property
     def idle(self) -> bool:
@@ -57,6 +64,12 @@ class InferenceWorker:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        try:
+            self._policy.warm_up()
+        except Exception as error:  # noqa: BLE001 - handed to whoever makes the worker
+            self._warm.set_exception(error)
+            return
+        self._warm.set_result(None)
         while True:
             with self._wake:
                 self._busy = False
