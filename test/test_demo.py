@@ -61,7 +61,7 @@ def test_every_stage_left_its_work(finished: tuple[Path, str]) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert {row["how"] for row in summary["success"]} == {"direct", "over ROS 2"}
     assert all(row["n"] > 0 and row["low"] <= row["success"] <= row["high"] for row in summary["success"])
-    assert {row["input"] for row in summary["probe"]} >= {"latent motion z", "PCA of RGB difference", "mean"}
+    assert {row["input"] for row in summary["probe"]} >= {"z", "PCA of the RGB difference", "mean of the actions"}
     for name, moved in summary["moved"].items():
         assert moved["commands"] > 0 and moved["travel_m"] > 0.02, name
         assert summary["timing"][name]["arrival_to_command_ms"]["n"] > 0
@@ -136,10 +136,10 @@ def test_stages_go_on_after_a_failure(tmp_path: Path) -> None:
 
 def test_gain_and_agreement_pair_by_start_state() -> None:
     def rows(outcomes: str, task: str = "a") -> list[dict[str, object]]:
-        return [{"task": task, "seed": i, "success": o == "1"} for i, o in enumerate(outcomes)]
+        return [{"task": task, "seed": i, "success": o == "1", "duration_s": 1.0} for i, o in enumerate(outcomes)]
 
     found = gain(rows("0000000011"), list(reversed(rows("1111100011"))))
-    assert found["points"] == 50 and found["n"] == 10 and found["low"] > 0
+    assert found["points"] == pytest.approx(50) and found["n"] == 10 and found["low"] > 0
     assert agreement("p", rows("1111000011"), rows("111"))["same_outcome"] == 3
     assert agreement("p", rows("1" * 20), rows("1" * 20))["agree"]
     assert not agreement("p", rows("1" * 20), rows("0" * 20))["agree"]

@@ -18,16 +18,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --quiet: #5c6878; --line: #d8dee6; --paper: #ffffff; --band: #f4f6f9; --good: #0b6e4f; }
+:root { color-scheme: light dark; --ink: #1c2430; --quiet: #5c6878; --line: #d8dee6; --paper: #fff; --band: #f4f6f9; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaf0; --quiet: #9aa6b6; --line: #333d4b; --paper: #14181f; --band: #1c222b; --good: #5fd3a8; } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; margin-bottom: 0.2rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem; border-bottom: 1px solid var(--line); padding-bottom: 0.3rem; }
+  :root { --ink: #e6eaf0; --quiet: #9aa6b6; --line: #333d4b; --paper: #14181f; --band: #1c222b; } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; margin-bottom: 0.2rem; }
+h2 { font-size: 1.2rem; margin-top: 2.4rem; border-bottom: 1px solid var(--line); padding-bottom: 0.3rem; }
 p.lead { font-size: 1.1rem; } .quiet, figcaption { color: var(--quiet); font-size: 0.92rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 0.8rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; } tr.strong td { font-weight: 600; } td.text { white-space: normal; }
-figure { margin: 1rem 0; } img { max-width: 100%; border-radius: 4px; background: #fff; } img.pixels { image-rendering: pixelated; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 0.8rem 0; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th, tr.strong td { font-weight: 600; }
+figure { margin: 1rem 0; }
+img { max-width: 100%; border-radius: 4px; background: #fff; }
+img.pixels { image-rendering: pixelated; }
 code { background: var(--band); padding: 0.1rem 0.3rem; border-radius: 3px; font-size: 0.9em; overflow-wrap: anywhere; }
 """
 
@@ -50,11 +56,10 @@ class Page:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], strong: Sequence[int] = ()) -> None:
         """A table; rows whose index is in `strong` stand out."""
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join(
-            f'<tr{" class=strong" if i in strong else ""}>' + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>"
-            for i, row in enumerate(rows)
-        )
-        self._blocks.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+        lines = ("".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows)
+        body = "".join(f"<tr{' class=strong' if i in strong else ''}>{line}</tr>" for i, line in enumerate(lines))
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        self._blocks.append(f'<div class="scroll">{table}</div>')
 
     def figure(self, figure: Figure, caption: str) -> None:
         """A matplotlib figure, embedded as PNG."""
@@ -73,8 +78,9 @@ class Page:
         """Write the page, whole or not at all; returns the path."""
         body = "\n".join(self._blocks)
         text = (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self._title)}</title>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n'
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self._title)}</title>\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
         )
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(text, encoding="utf-8")
@@ -84,13 +90,12 @@ class Page:
     def _image(self, png: bytes, caption: str, attributes: str) -> None:
         source = base64.b64encode(png).decode()
         alt = html.escape(caption, quote=True)
-        self._blocks.append(
-            f'<figure><img{attributes} alt="{alt}" src="data:image/png;base64,{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-        )
+        image = f'<img{attributes} alt="{alt}" src="data:image/png;base64,{source}">'
+        self._blocks.append(f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
 
 def film_strip(frames: np.ndarray, count: int = 8, gap_px: int = 2) -> np.ndarray:
-    """Evenly spaced frames side by side: uint8 [T, H, W, 3] -> uint8 [H, about count * W, 3]. First and last are kept."""
+    """Evenly spaced frames side by side, first and last kept: uint8 [T, H, W, 3] -> uint8 [H, about count * W, 3]."""
     if not len(frames):
         raise ComoError("a film strip needs at least one frame, got none")
     chosen = frames[np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)]

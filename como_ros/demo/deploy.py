@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from como_core.errors import ComoError
@@ -55,7 +56,9 @@ def _run_policy(plan: DemoPlan, name: str, checkpoint: Path, out: Path, logs: Pa
     moved = sum(trial["travel_m"] for trial in trials)
     commands = sum(trial["commands"] for trial in trials)
     if commands == 0 or moved < LEAST_TRAVEL_M:
-        raise ComoError(f"{name}: {commands} commands crossed and the arm moved {moved:.3f} m; see {logs}/policy_node.log")
+        raise ComoError(
+            f"{name}: {commands} commands crossed and the arm moved {moved:.3f} m; see {logs}/policy_node.log"
+        )
     measured = read_json(timing)
     if measured is None:
         raise ComoError(f"{name}: policy_node left no loop timing at {timing}; see {logs}/policy_node.log")
@@ -68,6 +71,9 @@ def _trial(session: Session, task: str, env: str, seed: int) -> Result:
     operator.instruct(str(answer["instruction"]))
     operator.begin_watch()
     operator.transition("policy_node", "activate")
+    start = time.monotonic()
     success = operator.wait_success(session.plan.horizon_s / session.plan.rate_factor, session.require_alive)
+    duration_s = (time.monotonic() - start) * session.plan.rate_factor
     operator.transition("policy_node", "deactivate")
-    return {"task": task, "seed": seed, "success": success, "travel_m": operator.travel_m(), "commands": operator.commands_seen()}
+    watched = {"travel_m": operator.travel_m(), "commands": operator.commands_seen()}
+    return {"task": task, "seed": seed, "success": success, "duration_s": duration_s, **watched}

@@ -14,7 +14,6 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -68,10 +67,10 @@ class Operator:
         """As `trigger`, for services that answer JSON."""
         return dict(json.loads(self.trigger(service)))
 
-    def set_parameters(self, node: str, **values: object) -> None:
+    def set_parameters(self, node: str, **values: bool | int | float | str) -> None:
         """Set parameters of a node. Raises ComoError with the node's reason where one is refused."""
         request = SetParameters.Request()
-        request.parameters = [_parameter(name, value) for name, value in values.items()]
+        request.parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
         answer = self._call(SetParameters, f"{node}/set_parameters", request)
         for name, result in zip(values, answer.results, strict=True):
             if not result.successful:
@@ -130,7 +129,9 @@ class Operator:
     def __enter__(self) -> Operator:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _call(self, kind: Any, name: str, request: Any) -> Any:
@@ -164,7 +165,3 @@ class Operator:
     def _on_success(self, message: Bool) -> None:
         if message.data:
             self.success = True
-
-
-def _parameter(name: str, value: object) -> ParameterMessage:
-    return Parameter(name, value=value).to_parameter_msg()

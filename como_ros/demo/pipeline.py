@@ -10,7 +10,7 @@ from rich.console import Console
 
 from como_core import config
 from como_core.errors import ComoError
-from como_core.resources import resource, resources
+from como_core.resources import resources
 from como_ros.demo import deploy, learn, record, report, trials
 from como_ros.demo.plan import DemoPlan
 from como_ros.demo.stages import Stage, run_stages
@@ -24,7 +24,9 @@ def load_plan(name: str) -> DemoPlan:
     if name in known:
         return config.load(DemoPlan, known[name])
     if not Path(name).is_file():
-        raise ComoError(f"no demo plan {name!r}: expected {' or '.join(known)}, or the path of a YAML like {resource('config/demo')}/demo.yaml")
+        raise ComoError(
+            f"no demo plan {name!r}: expected {' or '.join(known)}, or the path of a YAML like {known['demo']}"
+        )
     return config.load(DemoPlan, name)
 
 
@@ -44,8 +46,10 @@ def run_demo(plan_name: str, out: Path) -> int:
         Stage("record", "Record labelled demonstrations over ROS 2", partial(record.record, plan, bags, logs)),
         Stage("video", "Film other episodes, without actions", partial(learn.film, plan, videos)),
         Stage("motion", "Learn latent motion from the video", partial(learn.learn_motion, plan, videos, motion)),
-        Stage("relabel", "Relabel the video and a bag with latent motion", partial(learn.relabel, bags, videos, motion, labels)),
-        Stage("policy", "Train both policies", partial(learn.train_policies, plan, bags, labels, motion, policies, POLICIES)),
+        Stage("relabel", "Relabel the video and a bag with latent motion",
+              partial(learn.relabel, bags, videos, motion, labels)),
+        Stage("policy", "Train both policies",
+              partial(learn.train_policies, plan, bags, labels, policies, POLICIES, logs, out / "cache")),
         Stage("trials", "Trials stepped directly", partial(trials.direct, plan, policies, out / "trials")),
         Stage("deploy", "Trials over ROS 2", partial(deploy.deploy, plan, policies, out / "ros_trials", logs)),
     ]
@@ -60,7 +64,9 @@ def claim(path: Path, plan: DemoPlan) -> None:
         found = config.first_difference(config.load(DemoPlan, path), plan)
         if found:
             key, before, now = found
-            raise ComoError(f"{path.parent} was begun with {key} = {before!r}, now it is {now!r}; results of two plans do not mix: "
-                            "choose another --out, or remove that folder")
+            raise ComoError(
+                f"{path.parent} was begun with {key} = {before!r}, now it is {now!r}; results of two plans do not mix: "
+                "choose another --out, or remove that folder"
+            )
     else:
         config.save(plan, path)

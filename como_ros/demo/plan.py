@@ -10,6 +10,8 @@ VIDEO_SEEDS_FROM = 1000
 PROBE_SEEDS_FROM = 3000
 TRIAL_SEEDS_FROM = 9000
 
+LEAST_PROBED = 10
+
 
 @dataclass(frozen=True)
 class DemoPlan:
@@ -46,11 +48,11 @@ class DemoPlan:
         for name in ("labels_per_task", "videos_per_task", "direct_trials", "ros_trials", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.probe_per_task < 2:
-            raise ValueError(f"probe_per_task must be 2 or more, one to fit and one held out, "
-                             f"got {self.probe_per_task}")
+        if self.probe_per_task * len(self.tasks) < LEAST_PROBED:
+            raise ValueError(f"probe_per_task: {self.probe_per_task} episodes of {len(self.tasks)} tasks are too few "
+                             f"to split; give {LEAST_PROBED} or more in all")
         if self.ros_trials > self.direct_trials:
-            raise ValueError(f"ros_trials ({self.ros_trials}) start from the first of the direct trials' start states, "
+            raise ValueError(f"ros_trials ({self.ros_trials}) start from the first of the direct trials' states, "
                              f"so they cannot outnumber direct_trials ({self.direct_trials})")
         if self.rate_factor <= 0 or self.horizon_s <= 0:
             raise ValueError("rate_factor and horizon_s must be above 0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mcap.reader import make_reader
@@ -20,16 +19,6 @@ NOISE_RANGE = (0.05, 0.4)
 REDRAWS = 10
 
 
-@dataclass(frozen=True)
-class Demonstration:
-    """One recorded episode."""
-
-    task: str
-    seed: int
-    bag: Path
-    messages: dict[str, int]
-
-
 def record(plan: DemoPlan, out: Path, logs: Path) -> Result:
     """Record `labels_per_task` successful episodes of each task as bags below `out`; failed attempts are discarded.
 
@@ -38,8 +27,10 @@ def record(plan: DemoPlan, out: Path, logs: Path) -> Result:
     """
     out.mkdir(parents=True, exist_ok=True)
     index = out / "index.json"
-    done = {entry["key"]: entry for entry in (read_json(index) or {}).get("episodes", []) if Path(entry["bag"]).exists()}
-    wanted = [(task, env, number) for task, env in zip(plan.tasks, plan.envs, strict=True) for number in range(plan.labels_per_task)]
+    known = (read_json(index) or {}).get("episodes", [])
+    done = {entry["key"]: entry for entry in known if Path(entry["bag"]).exists()}
+    numbers = range(plan.labels_per_task)
+    wanted = [(task, env, number) for task, env in zip(plan.tasks, plan.envs, strict=True) for number in numbers]
     if any(f"{task}/{number}" not in done for task, _, number in wanted):
         with Session(plan, logs) as session:
             session.start("recorder_node", interface=session.interface_path, output=out)
@@ -47,8 +38,7 @@ def record(plan: DemoPlan, out: Path, logs: Path) -> Result:
             for task, env, number in track(wanted, "recording demonstrations"):
                 key = f"{task}/{number}"
                 if key not in done:
-                    demo = _demonstrate(session, task, env, number)
-                    done[key] = {"key": key, "task": task, "seed": demo.seed, "bag": str(demo.bag), "messages": demo.messages}
+                    done[key] = {"key": key, "task": task, **_demonstrate(session, env, number)}
                     write_json(index, {"episodes": list(done.values())})
     episodes = list(done.values())
     for entry in episodes:
@@ -56,7 +46,8 @@ def record(plan: DemoPlan, out: Path, logs: Path) -> Result:
     return {"episodes": episodes, "messages": sum(sum(e["messages"].values()) for e in episodes)}
 
 
-def _demonstrate(session: Session, task: str, env: str, number: int) -> Demonstration:
+def _demonstrate(session: Session, env: str, number: int) -> Result:
+    """One successful episode: its seed, its bag and the messages in it by topic."""
     operator = session.operator
     for seed in _seeds(number):
         low, high = NOISE_RANGE
@@ -74,7 +65,7 @@ def _demonstrate(session: Session, task: str, env: str, number: int) -> Demonstr
             operator.trigger("record/discard")
             continue
         episode = operator.trigger_json("record/stop")
-        return Demonstration(task, seed, Path(episode["path"]), episode["messages"])
+        return {"seed": seed, "bag": episode["path"], "messages": episode["messages"]}
     raise ComoError(f"the scripted expert did not succeed at {env} in {REDRAWS} attempts; choose another task")
 
 

@@ -35,9 +35,10 @@ def headline(summary: dict[str, Any]) -> str:
     before, after = (row for row in _overall(summary) if row["how"] == "direct")
     gain = summary["gain"]
     return (
-        f"With {summary['labels_per_task']} labelled demonstrations per task, pseudo-labelled video takes success from "
-        f"{before['success']:.0%} to {after['success']:.0%}: {gain['points']:+.1f} points "
-        f"[{gain['low']:+.1f}, {gain['high']:+.1f}] over {gain['n']} start states (McNemar p = {gain['mcnemar_p']:.2g})."
+        f"With {summary['labels_per_task']} labelled demonstrations per task, pseudo-labelled video takes success "
+        f"from {before['success']:.0%} to {after['success']:.0%}: {gain['points']:+.1f} points "
+        f"[{gain['low']:+.1f}, {gain['high']:+.1f}] over {gain['n']} start states "
+        f"(McNemar p = {gain['mcnemar_p']:.2g})."
     )
 
 
@@ -65,10 +66,11 @@ def _page(summary: dict[str, Any]) -> Page:
     page = Page("From video to a moving arm")
     page.text(headline(summary), "lead")
     machine = summary["machine"]
+    minutes = sum(summary["seconds"].values()) / 60
     page.text(
         f"{len(summary['tasks'])} Meta-World tasks, {summary['labels_per_task']} labelled demonstrations and "
-        f"{summary['videos_per_task']} videos without actions per task, {sum(summary['seconds'].values()) / 60:.1f} minutes on "
-        f"{machine['cpu']}, {machine['threads']} threads. Tasks, number of labels and seeds were fixed before the trials.",
+        f"{summary['videos_per_task']} videos without actions per task, {minutes:.1f} minutes on {machine['cpu']}, "
+        f"{machine['threads']} threads. Tasks, number of labels and seeds were fixed before the trials.",
         "quiet",
     )
     page.heading("Success")
@@ -112,8 +114,8 @@ def _probe_cells(row: Row) -> tuple[str, ...]:
 def _agreement_lines(summary: dict[str, Any]) -> list[str]:
     return [
         f"{row['policy']}: over ROS 2 {row['k_ros']} / {row['n']}, stepped directly from the same start states "
-        f"{row['k_direct']} / {row['n']}; difference {row['points']:+.0f} points [{row['low']:+.0f}, {row['high']:+.0f}], "
-        f"{'they agree' if row['agree'] else 'THEY DO NOT AGREE'}."
+        f"{row['k_direct']} / {row['n']}; difference {row['points']:+.0f} points "
+        f"[{row['low']:+.0f}, {row['high']:+.0f}], {'they agree' if row['agree'] else 'THEY DO NOT AGREE'}."
         for row in summary["agreement"]
     ]
 
@@ -121,10 +123,10 @@ def _agreement_lines(summary: dict[str, Any]) -> list[str]:
 def _timing_lines(summary: dict[str, Any]) -> list[str]:
     lines = []
     for name, timing in summary["timing"].items():
-        delay = timing["arrival_to_command_ms"]
+        delay, moved = timing["arrival_to_command_ms"], summary["moved"][name]
         lines.append(
-            f"{name}: camera image to command p50 {delay['p50']:.1f} ms, p99 {delay['p99']:.1f} ms over {delay['n']} images; "
-            f"inference p50 {timing['inference_ms']['p50']:.1f} ms; {summary['moved'][name]['commands']} commands received, "
-            f"the arm travelled {summary['moved'][name]['travel_m']:.1f} m."
+            f"{name}: camera image to command p50 {delay['p50']:.1f} ms, p99 {delay['p99']:.1f} ms over {delay['n']} "
+            f"images; inference p50 {timing['inference_ms']['p50']:.1f} ms; {moved['commands']} commands received, "
+            f"the arm travelled {moved['travel_m']:.1f} m."
         )
     return lines

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from como_core import __version__
-from como_core.evaluation.statistics import mcnemar_exact, newcombe, paired_bootstrap, wilson
+from como_core.evaluation.statistics import newcombe
+from como_core.evaluation.trials import compare, rate
+from como_core.formats.trials import Trial
 from como_ros.demo.plan import DemoPlan
 from como_ros.demo.stages import Result
 
@@ -56,14 +58,10 @@ def summarise(plan: DemoPlan, results: dict[str, Result], out: Path) -> dict[str
 
 def gain(before: Sequence[Row], after: Sequence[Row]) -> Row:
     """Difference in success of two policies over the same start states, in points, with a paired interval."""
-    first, second = _by_start(before), _by_start(after)
-    starts = sorted(first)
-    a, b = [first[s] for s in starts], [second[s] for s in starts]
-    interval = paired_bootstrap(a, b, [task for task, _ in starts])
-    points = 100 * (sum(b) - sum(a)) / len(starts)
+    found = compare(_trials(before), _trials(after))
     return {
-        "points": points, "low": 100 * interval.low, "high": 100 * interval.high,
-        "n": len(starts), "mcnemar_p": mcnemar_exact(a, b),
+        "points": 100 * found.difference, "low": 100 * found.interval.low, "high": 100 * found.interval.high,
+        "n": found.base.trials, "mcnemar_p": found.p_value,
     }
 
 
@@ -72,25 +70,23 @@ def agreement(policy: str, direct: Sequence[Row], ros: Sequence[Row]) -> Row:
 
     `agree` is false where Newcombe's interval of the difference leaves zero out.
     """
-    over_ros, stepped = _by_start(ros), _by_start(direct)
-    starts = [start for start in over_ros if start in stepped]
-    k_direct, k_ros, n = sum(stepped[s] for s in starts), sum(over_ros[s] for s in starts), len(starts)
-    interval = newcombe(k_direct, n, k_ros, n)
+    over_ros = {trial.start: trial.success for trial in _trials(ros)}
+    stepped = {trial.start: trial.success for trial in _trials(direct) if trial.start in over_ros}
+    k_direct, k_ros, n = sum(stepped.values()), sum(over_ros.values()), len(over_ros)
+    low, high = newcombe(k_direct, n, k_ros, n)
     return {
         "policy": policy, "n": n, "k_direct": k_direct, "k_ros": k_ros,
-        "same_outcome": sum(stepped[s] == over_ros[s] for s in starts),
-        "points": 100 * (k_ros - k_direct) / n, "low": 100 * interval.low, "high": 100 * interval.high,
-        "agree": 0.0 in interval,
+        "same_outcome": sum(stepped[start] == over_ros[start] for start in over_ros),
+        "points": 100 * (k_ros - k_direct) / n, "low": 100 * low, "high": 100 * high,
+        "agree": low <= 0 <= high,
     }
 
 
 def _rate(policy: str, how: str, trials: Sequence[Row], task: str = "all") -> Row:
-    chosen = [t for t in trials if task in ("all", t["task"])]
-    k, n = sum(bool(t["success"]) for t in chosen), len(chosen)
-    interval = wilson(k, n)
+    found = rate(_trials([trial for trial in trials if task in ("all", trial["task"])]))
     return {
-        "policy": policy, "how": how, "task": task, "k": k, "n": n,
-        "success": k / n, "low": interval.low, "high": interval.high,
+        "policy": policy, "how": how, "task": task, "k": found.successes, "n": found.trials,
+        "success": found.share, "low": found.interval.low, "high": found.interval.high,
     }
 
 
@@ -98,8 +94,8 @@ def _moved(trials: Sequence[Row]) -> Row:
     return {"commands": sum(t["commands"] for t in trials), "travel_m": sum(t["travel_m"] for t in trials)}
 
 
-def _by_start(trials: Sequence[Row]) -> dict[tuple[str, int], bool]:
-    return {(t["task"], t["seed"]): bool(t["success"]) for t in trials}
+def _trials(rows: Sequence[Row]) -> list[Trial]:
+    return [Trial(row["task"], row["seed"], row["success"], row["duration_s"]) for row in rows]
 
 
 def _machine() -> Row:

@@ -38,6 +38,7 @@ def direct(plan: DemoPlan, policies: dict[str, Path], out: Path) -> Result:
                     "task": trial.env.partition(":")[2],
                     "seed": trial.seed,
                     "success": trial.success,
+                    "duration_s": trial.duration_s,
                     "film": str(films / trial.film) if trial.film else None,
                 }
                 for trial in trials
