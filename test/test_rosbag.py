@@ -253,6 +253,21 @@ def test_messages_that_do_not_fit_are_refused(tmp_path, what, words):
         read_bag(tmp_path / "a")
 
 
+def test_pictures_and_types_that_are_not_the_interfaces_are_refused(tmp_path):
+    small = Recorder(tmp_path / "small")
+    small.picture(START, PICTURES[0][:32])
+    small.bag.close()
+    with pytest.raises(BagError, match=r"'/camera/image_raw' are 64x32, cameras.front of the interface says 64x64"):
+        read_bag(tmp_path / "small")
+    other = Recorder(tmp_path / "other")
+    other.picture(START, PICTURES[0])
+    other.bag.write("/ee_pose", TWIST, START, twist(START, (0, 0, 0)))
+    other.joints(START, {"gripper": 0.0})
+    other.bag.close()
+    with pytest.raises(BagError, match=r"'/ee_pose' is geometry_msgs/msg/TwistStamped, the interface says .*PoseStamped"):
+        read_bag(tmp_path / "other")
+
+
 def test_joints_that_are_not_there_are_named(tmp_path):
     recorder = Recorder(tmp_path / "a")
     recorder.picture(START, PICTURES[0])

@@ -61,7 +61,8 @@ def test_good_recordings_are_read_and_broken_ones_named_and_counted(folder):
 
 
 def test_each_recording_is_read_once_however_often_it_is_named(folder):
-    given = [folder / "videos" / "drawer" / "1.mp4", folder / "videos", folder / "videos" / "drawer"]
+    drawer = folder / "videos" / "drawer"
+    given = [drawer / "1.mp4", folder / "videos", drawer, drawer / ".." / "drawer" / "0.mp4"]
     sources = open_sources(given)
     assert [e.source[-5:] for e in sources.episodes] == ["1.mp4", "0.mp4"] and len(sources.skipped) == 1
 
