@@ -25,7 +25,11 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test doctor lint install preflight
+.DEFAULT_GOAL := help
+.PHONY: help demo test doctor lint install preflight
+
+help:
+	@sed -n '/^# make/,/^$$/{s/^# \{0,1\}//p}' Makefile
 
 demo: install
 	$(VENV)/bin/como demo $(ARGS)

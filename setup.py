@@ -38,8 +38,9 @@ setup(
         *shared("config"),
     ],
     install_requires=[
-        "accelerate", "av", "diffusers", "matplotlib", "mcap", "mcap-ros2-support", "numpy", "opencv-python-headless",
-        "pyyaml", "rich", "rosbags", "safetensors", "scipy", "setuptools", "tensorboard", "torch", "tyro",
+        "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "matplotlib", "mcap",
+        "numpy", "opencv-python-headless", "pyyaml", "rich", "rosbags", "safetensors", "setuptools", "tensorboard",
+        "torch", "tyro",
     ],
     extras_require={
         "ros": [
@@ -50,8 +51,8 @@ setup(
         # packaging: metaworld imports it and does not declare it.
         "sim": ["metaworld", "mujoco", "packaging"],
         "test": [
-            "colcon-core", "colcon-ros", "hypothesis", "mypy", "pytest", "pytest-cov", "pytest-timeout", "pytest-xdist",
-            "ruff", "types-pyyaml",
+            "colcon-core", "colcon-ros", "hypothesis", "mcap-ros2-support", "mypy", "pytest", "pytest-cov",
+            "pytest-timeout", "pytest-xdist", "ruff", "scipy", "types-pyyaml",
         ],
     },
     entry_points={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
 import re
@@ -20,6 +21,9 @@ from como_core.resources import resource, resources
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NODES = ("sim_node", "expert_node", "recorder_node", "policy_node")
+# Import name -> the distribution that brings it, where the two differ.
+_DISTRIBUTION = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "backports": "backports.zstd",
+                 "compression": "backports.zstd"}
 FIND = "from como_core.resources import resource; print(resource('config/interfaces/metaworld.yaml'))"
 
 
@@ -54,12 +58,21 @@ def test_torch_is_no_hard_dependency(manifest: ElementTree.Element) -> None:
     assert not [key for key in keys if "torch" in key]
 
 
-def test_every_message_package_used_is_declared(manifest: ElementTree.Element) -> None:
+def test_every_ros_package_used_is_declared(manifest: ElementTree.Element) -> None:
     declared = {element.text for element in manifest if element.tag.endswith("depend")}
-    code = "\n".join(path.read_text() for path in (REPOSITORY / "como_ros").rglob("*.py"))
-    used = set(re.findall(r"^\s*(?:from|import) ((?:\w+_msgs)|std_srvs|rclpy)\b", code, re.MULTILINE))
-    assert used
-    assert used <= declared
+    used = {name for name in _imported("como_ros") if re.fullmatch(r"rclpy|launch\w*|\w+_(msgs|srvs|interfaces)", name)}
+    assert {"rclpy", "sensor_msgs"} <= used <= declared
+
+
+def test_every_library_used_is_declared() -> None:
+    """Also what comes with another library anyway: that one may drop it."""
+    declared = {_normalised(re.split(r"[\[<>=!~;]", name)[0]) for name in _requirements()}
+    used = {name for name in _imported("como_core") | _imported("como_ros")
+            if name not in sys.stdlib_module_names and not name.startswith("como_")}
+    libraries = {name for name in used if not re.fullmatch(r"rclpy|launch\w*|\w+_(msgs|srvs|interfaces)", name)}
+    names = {_normalised(_DISTRIBUTION.get(name, name)) for name in libraries}
+    assert "torch" in names
+    assert names <= declared, f"imported, but not in setup.py: {sorted(names - declared)}"
 
 
 def test_scripts_go_where_ros2_run_looks() -> None:
@@ -70,8 +83,7 @@ def test_scripts_go_where_ros2_run_looks() -> None:
 
 def test_constraints_pin_every_direct_dependency() -> None:
     pinned = {_normalised(line.partition("==")[0]) for line in _constraints()}
-    arguments = _setup_arguments()
-    needed = {_normalised(re.split(r"[\[<>=!~;]", name)[0]) for name in arguments}
+    needed = {_normalised(re.split(r"[\[<>=!~;]", name)[0]) for name in _requirements()}
     assert needed <= pinned, f"not pinned: {sorted(needed - pinned)}"
 
 
@@ -146,9 +158,21 @@ def _constraints() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _setup_arguments() -> list[str]:
+def _requirements() -> list[str]:
     """Every requirement that setup.py declares, extras included."""
     program = ("import setuptools; setuptools.setup = lambda **a: print(*a['install_requires'], "
                "*(r for extra in a['extras_require'].values() for r in extra), sep='\\n'); "
                "exec(compile(open('setup.py').read(), 'setup.py', 'exec'))")
-    return _run([sys.executable, "-c", program], cwd=REPOSITORY).split()
+    return _run([sys.executable, "-c", program], cwd=REPOSITORY).splitlines()
+
+
+def _imported(folder: str) -> set[str]:
+    """The top-level names that the code of a folder imports, inside functions too."""
+    names = set()
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names
