@@ -68,7 +68,7 @@ def test_the_state_vector_keeps_the_order_of_the_file(sawyer: Interface) -> None
     ("lower: [-0.8, -0.8, -0.8]", "lower: [-0.8, -0.8]", r"limits\.lower has 2 values, expected 3, one per name"),
     ("lower: [-0.8, -0.8, -0.8]", "lower: [0.9, -0.8, -0.8]", r"lower must be below upper in every value"),
     ("    upper: [0.8, 0.8, 0.8]\n", "", r"lower and upper belong together"),
-    ("workspace_lower: [-0.55, 0.2, 0.03]", "workspace_lower: [-0.55, 0.2]", r"expected a list of 3 values"),
+    ("workspace_lower: [-0.65, 0.1, -0.15]", "workspace_lower: [-0.65, 0.1]", r"expected a list of 3 values"),
     ("topic: joint_states", "topic: ee_pose", r"topic 'ee_pose' is used by more than one stream"),
     ("  gripper:\n    topic: joint_states", "  front:\n    topic: joint_states",
      r"'front' names a camera and a state stream"),
