@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from como_core.errors import ComoError
+from como_core.formats import video_frames
 from como_core.formats.lazy import HandlePool
 from como_core.formats.video import CAMERA, VideoError, find_videos, read_video, write_video
 
@@ -122,6 +123,33 @@ def test_key_frames_are_close_so_that_jumps_are_short(tmp_path):
     write_video(tmp_path / "a.mp4", np.repeat(moving_bar(1), 60, axis=0), fps=40, gop=10)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert [i for i, f in enumerate(container.decode(video=0)) if f.key_frame] == [0, 10, 20, 30, 40, 50]
+
+
+class CountingContainer:
+    """An open video that counts the frames that were decoded of it."""
+
+    def __init__(self, container, decoded):
+        self._container, self._decoded = container, decoded
+
+    def decode(self, stream):
+        for frame in self._container.decode(stream):
+            self._decoded.append(frame.pts)
+            yield frame
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+
+def test_a_jump_decodes_from_the_nearest_key_frame_and_reading_on_from_nowhere(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", np.repeat(moving_bar(1), 60, axis=0), fps=40, gop=10)
+    frames = read_video(tmp_path / "a.mp4").images[CAMERA]
+    decoded = []
+    real = video_frames._open
+    monkeypatch.setattr(video_frames, "_open", lambda path: CountingContainer(real(path), decoded))
+    for place, cost in ((5, 6), (6, 1), (9, 3), (54, 5), (41, 2), (0, 1), (12, 3)):
+        decoded.clear()
+        frames[place]
+        assert len(decoded) == cost, place
 
 
 def test_odd_sizes_are_written(tmp_path):
