@@ -23,12 +23,12 @@ from como_core.formats.rosbag import BagWriter
 from como_core.formats.sources import open_sources
 from como_core.formats.video import write_video
 from como_core.interface import load_interface
-from como_core.motion.clip import encode_pairs
+from como_core.motion.clip import agreement, encode_pairs, label_clip
 from como_core.motion.config import MotionConfig, load_preset
 from como_core.motion.evaluate import evaluate
 from como_core.motion.model import load_motion
 from como_core.motion.probe import run_probe, window_sums
-from como_core.motion.relabel import agreement, label_clip, relabel
+from como_core.motion.relabel import relabel
 from como_core.motion.train import train
 from como_core.resources import resource
 
@@ -115,10 +115,11 @@ def test_batches_come_from_the_seed_and_name_their_files(tmp_path: Path) -> None
 def test_streamed_pairs_are_those_of_encode(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("como_core.motion.clip._CHUNK", 4)
     model, frames = load_motion(run), moving_square(7).images["top"]
-    near, far = np.arange(28), np.arange(21)
-    streamed = encode_pairs(model, frames, [(near, near + 2), (far, far + 9)])
-    for z, (first, gap) in zip(streamed, ((near, 2), (far, 9)), strict=True):
-        assert np.allclose(z, model.encode(frames[first], frames[first + gap]).numpy(), atol=1e-5)
+    for gap in (2, 9):
+        first = np.arange(30 - gap)
+        latent, rebuilt = encode_pairs(model, frames, first, first + gap)
+        assert np.allclose(latent, model.encode(frames[first], frames[first + gap]).numpy(), atol=1e-5)
+        assert rebuilt.shape == first.shape
 
 
 def test_every_step_has_a_label_and_the_end_has_no_confidence(run: Path) -> None:
@@ -128,16 +129,29 @@ def test_every_step_has_a_label_and_the_end_has_no_confidence(run: Path) -> None
     assert latent.shape == (30, 8)
     assert np.allclose(latent[:28], model.encode(frames[:28], frames[2:]).numpy(), atol=1e-5)
     assert np.array_equal(latent[28:], latent[[27, 27]])
-    assert (confidence[:28] > 0).all()
-    assert (confidence <= 1).all()
+    assert np.median(confidence[:28]) > 0.2
+    assert confidence.min() >= 0
+    assert confidence.max() <= 1
     assert (confidence[28:] == 0).all()
 
 
-def test_agreement_is_one_for_composing_windows_and_falls_with_disagreement() -> None:
-    front, back = np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])
-    assert agreement(front + back, front, back)[0] == pytest.approx(1)
-    assert agreement(-(front + back), front, back)[0] < 0.3 < agreement(1.5 * (front + back), front, back)[0]
-    assert 0 <= agreement(-front, front, front)[0] < 1e-9
+def test_a_scene_cut_and_a_glitch_cost_confidence(run: Path) -> None:
+    model, episode = load_motion(run), moving_square(7)
+    _, usual = label_clip(model, episode)
+    frames = episode.images["top"][:].copy()
+    frames[15:] = np.random.default_rng(3).integers(0, 256, frames[15:].shape, dtype=np.uint8)
+    _, confidence = label_clip(model, dataclasses.replace(episode, images={"top": frames}))
+    assert confidence[13:15].max() < 0.5 * np.median(usual[:28])
+    assert np.array_equal(confidence[:10], usual[:10])
+
+
+def test_agreement_is_one_for_steady_motion_and_falls_with_a_jump() -> None:
+    times, steady = np.arange(9) / 20, np.outer(np.arange(1, 10), [1.0, 2.0])
+    assert np.allclose(agreement(steady, times, GAP_S)[1:-1], 1)
+    jump = steady.copy()
+    jump[4] *= -1
+    assert agreement(jump, times, GAP_S)[4] == 0
+    assert agreement(jump, times, GAP_S)[[1, 7]].min() == 1
 
 
 def test_relabel_leaves_originals_alone_and_resumes(run: Path, videos: Path, tmp_path: Path) -> None:

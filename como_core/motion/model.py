@@ -29,7 +29,7 @@ class MotionModel(nn.Module):
         self.backbone = PatchBackbone(config.backbone)
         self.inverse = InverseDynamics(config.inverse, config.backbone.width, cells)
         self.bottleneck = Bottleneck(config.inverse.hidden, config.latent_size)
-        self.forward_dynamics = ForwardDynamics(config.forward, config.latent_size, config.image_size)
+        self.forward_dynamics = ForwardDynamics(config.forward, config.latent_size)
         # Convolutions on CPUs and tensor cores are faster with channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -63,21 +63,18 @@ class Bottleneck(nn.Module):
 class ForwardDynamics(nn.Module):
     """From frame t in raw patches and z to the change F_{t+n} - F_t, in pixels [B, 3, H, W].
 
-    z enters as scale and shift of every cell at two resolutions, and as a small map at the coarse one.
+    z enters as scale and shift of the channels, the same in every cell, at two resolutions: it can say what moves and
+    how, and must leave to frame t where. Were z given a map of its own, it would store the picture of the change, and
+    the probe would find less motion in it.
     """
 
-    _MAP_CHANNELS = 32
-
-    def __init__(self, config: ForwardDynamicsConfig, latent_size: int, image_size: int) -> None:
+    def __init__(self, config: ForwardDynamicsConfig, latent_size: int) -> None:
         super().__init__()
         width, coarse = config.width, config.coarse_width
-        self.cells = image_size // config.patch // 2
         self.patches = nn.Sequential(nn.Conv2d(3, width, config.patch, stride=config.patch), conv_block(width, width))
         self.down = conv_block(width, coarse, stride=2)
         self.coarse_scale = nn.Linear(latent_size, 2 * coarse)
         self.fine_scale = nn.Linear(latent_size, 2 * width)
-        self.to_map = nn.Linear(latent_size, self._MAP_CHANNELS * self.cells**2)
-        self.map = nn.Conv2d(self._MAP_CHANNELS, coarse, 1)
         self.coarse = conv_block(coarse, coarse)
         self.up = nn.Sequential(nn.Conv2d(coarse, width, 1), nn.Upsample(scale_factor=2))
         self.fine = conv_block(width, width)
@@ -88,9 +85,7 @@ class ForwardDynamics(nn.Module):
 
     def forward(self, pixels: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         fine = self.patches(pixels)
-        place = self.to_map(latent).view(len(latent), self._MAP_CHANNELS, self.cells, self.cells)
-        coarse = modulate(self.down(fine), self.coarse_scale(latent)) + self.map(place)
-        fine = fine + self.up(self.coarse(coarse))
+        fine = fine + self.up(self.coarse(modulate(self.down(fine), self.coarse_scale(latent))))
         return self.out(self.fine(modulate(fine, self.fine_scale(latent)))).float()
 
 

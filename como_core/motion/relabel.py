@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.bag_layout import is_bag
-from como_core.formats.cache import camera_frames
 from como_core.formats.label_bag import write_label_bag
 from como_core.formats.labels import LABEL_SUFFIX, LabelFile, read_labels, sha256_of, write_labels
 from como_core.formats.manifest import (
@@ -30,9 +27,8 @@ from como_core.formats.manifest import (
 )
 from como_core.formats.rosbag import frame_stamps_ns
 from como_core.formats.sources import open_sources
-from como_core.motion.clip import encode_pairs
+from como_core.motion.clip import label_clip
 from como_core.motion.model import MotionModel, load_motion
-from como_core.motion.pairs import nearest, partner
 from como_core.training.checkpoint import TENSORS
 from como_core.training.progress import track
 
@@ -67,41 +63,6 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
                         tuple(SkippedSource(relative_to(path, folder), reason) for path, reason in skipped))
     write_manifest(folder, manifest)
     return manifest
-
-
-def label_clip(model: MotionModel, episode: Episode, camera: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """z float32 [T, D] and confidence float32 [T] of every step of an episode.
-
-    z[t] is the motion of the frames nearest to t and t + gap. The last steps, which no frame follows by a gap, repeat
-    the last z with confidence 0. Raises ComoError where the episode is shorter than the gap.
-    """
-    times, gap_s = episode.timestamps, model.config.gap_s
-    second = partner(times, gap_s)
-    steps = np.flatnonzero(second >= 0)
-    if not len(steps):
-        raise ComoError(f"{episode.source}: {len(episode)} frames in {episode.duration_s:.3g} s, "
-                        f"no two of them {gap_s:g} s apart")
-    end = second[steps]
-    middle = np.clip(nearest(times, (times[steps] + times[end]) / 2), steps, end)
-    whole, front, back = encode_pairs(model, camera_frames(episode, camera),
-                                      [(steps, end), (steps, middle), (middle, end)])
-    confidence = np.zeros(len(times), np.float32)
-    confidence[steps] = agreement(whole, front, back)
-    # A step without a partner, at a hole or at the end, takes the z of the step with one before it.
-    source = np.maximum(np.searchsorted(steps, np.arange(len(times)), side="right") - 1, 0)
-    return whole[source], confidence
-
-
-def agreement(whole: np.ndarray, front: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """How well two half windows compose to the whole one, in [0, 1]: float [P] from z [P, D] of each.
-
-    1 - |z(a, b) + z(b, c) - z(a, c)| / (|z(a, b)| + |z(b, c)| + |z(a, c)|), which the triangle inequality bounds.
-    """
-    def norm(values: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(values, axis=-1)
-
-    parts = norm(whole) + norm(front) + norm(back)
-    return np.clip(1 - norm(front + back - whole) / np.maximum(parts, 1e-9), 0, 1)
 
 
 def _label(episode: Episode, model: MotionModel, identity: str, folder: Path, camera: str | None) -> LabelledSource:
