@@ -15,6 +15,8 @@ from como_core.interface import Interface
 from como_core.policy.data import check_cameras
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit
 
+CotrainingMode = Literal["none", "decoded"]
+
 
 @dataclass(frozen=True)
 class CotrainingConfig:
@@ -23,7 +25,7 @@ class CotrainingConfig:
     video_share    share of each batch that comes from pseudo-labelled video
     """
 
-    mode: Literal["none", "decoded"] = "decoded"
+    mode: CotrainingMode = "decoded"
     video_share: float = 0.5
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
 

@@ -14,7 +14,6 @@ from como_core.errors import ComoError
 from como_core.formats.cache import camera_frames
 from como_core.interface import Interface
 from como_core.policy.normaliser import Normaliser
-from como_core.policy.observation import MEASURED_SOURCE, PSEUDO_SOURCE
 
 # A step is due this share of a period early at most: header stamps jitter, and a hair before the stamp is at the stamp.
 STAMP_TOLERANCE = 0.25
@@ -87,7 +86,7 @@ class Windows:
     frames       uint8 [N, C, H, W, 3]: a CameraStack or an array
     action       float32 [N, A], normalised; trust float32 [N]: 0 where unknown, 1 where measured, else the confidence
     rows         int64 [N, K] into the same arrays, -1 past the episode's end
-    instruction  int64 [N]; label_source int64 [N]: measured or pseudo
+    instruction  int64 [N]
     state        float32 [N, S] or None, normalised; state_known bool [N]
     """
 
@@ -96,7 +95,6 @@ class Windows:
     trust: np.ndarray
     rows: np.ndarray
     instruction: np.ndarray
-    label_source: np.ndarray
     state: np.ndarray | None
     state_known: np.ndarray
     starts: np.ndarray
@@ -121,8 +119,6 @@ class Windows:
             frames=frames, trust=trust, rows=np.concatenate(rows), state=state, starts=np.flatnonzero(trust > 0),
             action=np.concatenate([normaliser.action.normalise(_action(e, normaliser)) for e in episodes]),
             instruction=_per_step(episodes, [instructions.index(e.instruction or "") for e in episodes]),
-            label_source=np.concatenate([np.where(e.provenance == Provenance.PSEUDO, PSEUDO_SOURCE, MEASURED_SOURCE)
-                                         for e in episodes]),
             state_known=_per_step(episodes, [e.state is not None for e in episodes]))
 
     def batch(self, starts: np.ndarray, shift_px: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -130,8 +126,7 @@ class Windows:
         rows = self.rows[starts]
         weight = np.where(rows >= 0, self.trust[rows], 0.0).astype(np.float32)
         observation = {"images": torch.from_numpy(random_shift(self.frames[starts], shift_px, rng)),
-                       "instruction": torch.from_numpy(self.instruction[starts]),
-                       "source": torch.from_numpy(self.label_source[starts])}
+                       "instruction": torch.from_numpy(self.instruction[starts])}
         if self.state is not None:
             observation |= {"state": torch.from_numpy(self.state[starts]),
                             "state_known": torch.from_numpy(self.state_known[starts])}

@@ -29,8 +29,8 @@ class DecoderConfig:
     folds        parts that the demonstrations of each instruction are split into to choose among them
     """
 
-    lags_s: tuple[float, ...] = (-0.125, -0.05, 0.0)
-    input_noise: tuple[float, ...] = (0.2, 0.4, 0.8)
+    lags_s: tuple[float, ...] = (-0.1, -0.05, 0.0)
+    input_noise: tuple[float, ...] = (0.4, 0.8, 1.2)
     dropout: float = 0.3
     members: int = 6
     folds: int = 5

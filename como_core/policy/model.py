@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from como_core.policy.cotraining import CotrainingConfig
+from como_core import config as configuration
+from como_core.policy.cotraining import CotrainingConfig, CotrainingMode
 from como_core.policy.denoiser import Denoiser, DenoiserConfig
 from como_core.policy.diffusion import Sampler, SamplerName
 from como_core.policy.observation import ObservationConfig, ObservationEncoder
+from como_core.resources import resources
 from como_core.training.loop import LoopConfig
 
 NOISE_DRAWS = 4  # the encoder costs most of a step: each encoded picture serves this many noised chunks
@@ -44,6 +47,23 @@ class PolicyConfig:
             raise ValueError(f"shift_px must be 0 or more and below half the image, got {self.shift_px}")
 
 
+def load_preset(name: str, mode: CotrainingMode | None = None, steps: int | None = None,
+                seed: int | None = None) -> PolicyConfig:
+    """The settings of preset `name` in config/policy/, or of the YAML file at path `name`, with what is given changed.
+
+    Raises ConfigError, naming the nearest preset, where there is none.
+    """
+    presets = resources("config/policy")
+    if name not in presets and not name.endswith((".yaml", ".yml")):
+        raise configuration.ConfigError(f"no policy preset {name!r}; {configuration.nearest(name, presets)}")
+    config = configuration.load(PolicyConfig, presets.get(name, name))
+    loop, cotraining = config.training, config.cotraining
+    loop = dataclasses.replace(loop, steps=loop.steps if steps is None else steps,
+                               seed=loop.seed if seed is None else seed)
+    cotraining = dataclasses.replace(cotraining, mode=mode or cotraining.mode)
+    return dataclasses.replace(config, cotraining=cotraining, training=loop)
+
+
 class DiffusionModel(nn.Module):
     """Encoder and denoiser of one robot; sizes come from its interface and the training instructions."""
 
@@ -72,6 +92,9 @@ def diffusion_loss(model: nn.Module, batch: dict[str, Any], sampler: Sampler) ->
     batch: observation (the encoder's arguments), chunk [B, K, A] normalised, weight [B, K] (0: action unknown).
     """
     chunk, weight = (batch[name].repeat_interleave(NOISE_DRAWS, 0) for name in ("chunk", "weight"))
-    example = sampler.noised(chunk, torch.randn_like(chunk), torch.rand(len(chunk), device=chunk.device))
+    # Each chunk is noised once in every part of [0, 1): the same expectation, less noise in the gradient.
+    parts = torch.arange(len(chunk), device=chunk.device) % NOISE_DRAWS
+    times = (parts + torch.rand(len(chunk), device=chunk.device)) / NOISE_DRAWS
+    example = sampler.noised(chunk, torch.randn_like(chunk), times)
     error = (model(batch["observation"], example.noisy, example.time).float() - example.target).square().mean(-1)
     return {"loss": (error * weight).sum() / weight.sum().clamp_min(1.0)}

@@ -1,4 +1,4 @@
-"""Observation encoder: cameras, instruction, optional proprioception, and the label's source as one vector."""
+"""Observation encoder: cameras, instruction and optional proprioception as one context vector."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-SOURCES = 2  # measured, pseudo: the offset that a co-trained policy sets to "measured" when it runs
-MEASURED_SOURCE, PSEUDO_SOURCE = range(SOURCES)
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,11 @@ class ObservationConfig:
 
 
 class ObservationEncoder(nn.Module):
-    """images uint8 [B, C, H, W, 3], instruction [B], source [B], state [B, S], state_known [B] -> context [B, width].
+    """images uint8 [B, C, H, W, 3], instruction [B], state [B, S], state_known [B] -> context [B, width].
 
     The instruction scales the last feature map (FiLM, arXiv 1709.07871), so that it can choose what is looked at, and
     is added to the context. The feature map is kept as a map (flattened, not pooled): where things are is what counts.
+    Whether a label was measured or decoded is no input: told so, the network learns the measured few by heart.
     """
 
     def __init__(self, config: ObservationConfig, cameras: int, instructions: int, state_size: int) -> None:
@@ -59,21 +57,19 @@ class ObservationEncoder(nn.Module):
         positions = (config.image_size // 8) ** 2
         self.project = nn.Linear(cameras * config.map_channels * positions, config.width)
         self.instruction = nn.Embedding(instructions, config.width)
-        self.source = nn.Embedding(SOURCES, config.width)
-        nn.init.zeros_(self.source.weight)
         self.state = nn.Linear(state_size, config.width) if config.state else None
-        self.state_absent = nn.Parameter(torch.zeros(config.width if config.state else 0))
+        self.state_absent = nn.Parameter(torch.zeros(config.width)) if config.state else None
         self.output = nn.LayerNorm(config.width)
 
-    def forward(self, images: Tensor, instruction: Tensor, source: Tensor,
-                state: Tensor | None = None, state_known: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, instruction: Tensor, state: Tensor | None = None,
+                state_known: Tensor | None = None) -> Tensor:
         batch, cameras = images.shape[:2]
         pixels = images.flatten(0, 1).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)  # [B*C, 3, H, W], channels last
         features = self.norm(self.trunk(pixels))  # [B*C, last, H/8, W/8]
         scale, shift = self.film(instruction).repeat_interleave(cameras, 0)[:, :, None, None].chunk(2, 1)
         features = self.squeeze(torch.relu(features * (1 + scale) + shift))
-        context = self.project(features.reshape(batch, -1)) + self.instruction(instruction) + self.source(source)
-        if self.state is not None:
+        context = self.project(features.reshape(batch, -1)) + self.instruction(instruction)
+        if self.state is not None and self.state_absent is not None:
             assert state is not None and state_known is not None, "the encoder was built with state"
             context = context + torch.where(state_known[:, None], self.state(state), self.state_absent)
         return self.output(context)

@@ -39,6 +39,15 @@ class Trained:
     history: History
     pseudo: PseudoLabels | None
 
+    def notes(self) -> list[str]:
+        """What a person should know of the pseudo-labels, a line each."""
+        if self.pseudo is None:
+            return []
+        left_out = ", ".join(f"{value:.2f}" for value in self.pseudo.fit.r2)
+        return [f"decoder: {self.pseudo.fit.steps} labelled steps; R2 on left-out demonstrations: {left_out}",
+                f"pseudo-labelled: {len(self.pseudo.episodes)} videos, {len(self.pseudo.skipped)} skipped",
+                *(f"  {path}: {reason}" for path, reason in self.pseudo.skipped)]
+
 
 def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface, config: PolicyConfig,
           out: str | Path, command: str = "", cache: str | Path | None = None) -> Trained:

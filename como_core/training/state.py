@@ -81,14 +81,20 @@ def restore(state: RunState, model: nn.Module, optimiser: torch.optim.Optimizer,
         model.load_state_dict(_part(state.tensors, "model."))
         if ema:
             ema.load_state_dict(_part(state.tensors, "ema."))
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         by_index: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _part(state.tensors, "optimiser.").items():
             index, key = name.split(".", 1)
-            by_index.setdefault(int(index), {})[key] = tensor
+            by_index.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": by_index})
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, LookupError, ValueError) as error:
         raise CheckpointError(f"the saved training state does not fit this model ({error}); "
                               "choose another output folder") from error
+
+
+def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in the parameter's memory layout: the fused optimiser walks both as they lie, channels last or not."""
+    return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

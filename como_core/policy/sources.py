@@ -1,0 +1,105 @@
+"""Which recordings are demonstrations, which are video, and that their labels speak of one motion model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from como_core.episode import Episode
+from como_core.errors import ComoError
+from como_core.formats.bag_layout import find_bags
+from como_core.formats.bag_writer import BagError
+from como_core.formats.labels import read_labels
+from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
+from como_core.formats.rosbag import note_of
+from como_core.formats.sources import open_sources
+from como_core.interface import Interface
+from como_core.policy.data import check_demonstrations
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Demonstrations, with latents where a labelled folder has them; video without actions; and what is not used."""
+
+    demonstrations: list[Episode]
+    videos: list[Episode]
+    skipped: list[tuple[str, str]]
+
+    def summary(self) -> str:
+        """Counts, and a line with name and reason for each recording that is not used."""
+        lines = [f"{len(self.demonstrations)} demonstrations, {len(self.videos)} labelled videos, "
+                 f"{len(self.skipped)} skipped"]
+        lines += [f"  {reason if path in reason else f'{path}: {reason}'}" for path, reason in self.skipped]
+        return "\n".join(lines)
+
+
+def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface: Interface,
+                       use_state: bool = False) -> TrainingData:
+    """Read what `como policy train` is given; recordings that do not fit are skipped with the reason.
+
+    demos   what lies at or below is a demonstration
+    videos  folders that `como relabel` wrote: what they name is video, unless it is one of the demonstrations, which
+            then get their latents from there. Actions of video are never read
+
+    Raises ComoError where no demonstration is left, or labels were made by different motion models or gaps.
+    """
+    require_one_model([*demos, *videos])
+    named = {_resolved(e) for e in open_sources(demos, interface).episodes}
+    found = open_sources([*demos, *videos], interface)
+    data = TrainingData([], [], [(str(path), reason) for path, reason in found.skipped])
+    for episode in found.episodes:
+        if _resolved(episode) not in named:
+            _take_video(data, episode)
+            continue
+        try:
+            check_demonstrations([episode], interface, use_state)
+            data.demonstrations.append(episode)
+        except ComoError as error:
+            data.skipped.append((episode.source, str(error)))
+    if not data.demonstrations:
+        raise ComoError(f"{', '.join(map(str, demos))}: no demonstration that can be used; {data.summary()}")
+    return data
+
+
+def recorded_interface(demos: Sequence[Path]) -> Interface:
+    """The interface inside the first bag of `demos` that has one. Raises ComoError where none has."""
+    for bag in find_bags(demos):
+        try:
+            if (found := note_of(bag).interface) is not None:
+                return found
+        except BagError:
+            continue  # an unreadable bag is named when all are read
+    raise ComoError(f"{', '.join(map(str, demos))}: no bag with an interface inside; give the robot's interface YAML "
+                    "with --interface")
+
+
+def require_one_model(folders: Iterable[Path]) -> None:
+    """Raise ComoError, naming the label file, unless all labels in `folders` have one motion model and one gap."""
+    first: tuple[Path, str, float] | None = None
+    for file in _label_files(folders):
+        labels = read_labels(file)
+        model, gap_s = labels.model, labels.gap_s
+        if first is None:
+            first = file, model, gap_s
+        elif (model, gap_s) != first[1:]:
+            raise ComoError(f"{file}: labels of model {model!r} at gap {gap_s:g} s, but those of {first[0]} are of "
+                            f"{first[1]!r} at {first[2]:g} s; run `como relabel` on all recordings with one model")
+
+
+def _label_files(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        if folder.is_dir() and is_labelled_folder(folder):
+            yield from (labels for _, labels in labelled_sources(read_manifest(folder), folder) if labels.is_file())
+
+
+def _take_video(data: TrainingData, episode: Episode) -> None:
+    if episode.latent is None:
+        data.skipped.append((episode.source, "video without latent motion; run `como relabel` on it"))
+    else:
+        data.videos.append(dataclasses.replace(episode, action=None, provenance=None))  # type: ignore[arg-type]
+
+
+def _resolved(episode: Episode) -> Path:
+    return Path(episode.source).resolve()

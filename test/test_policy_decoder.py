@@ -1,0 +1,112 @@
+"""Latents to actions, and what co-training makes of a folder of video."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from policy_data import INTERFACE, as_video, config, demonstrations, episode, videos
+
+from como_core.episode import Episode, Provenance
+from como_core.errors import ComoError
+from como_core.policy.cotraining import CotrainingConfig, pseudo_label
+from como_core.policy.decoder import ActionDecoder, DecoderConfig, nearest_labelled
+
+DECODER = config().cotraining.decoder
+
+
+def test_decoder_recovers_the_velocity_and_leaves_a_constant_gripper_alone() -> None:
+    decoder = ActionDecoder.fit(demonstrations(3), dataclasses.replace(DECODER, steps=300))
+    truth = episode("left", 50)
+    action, confidence = decoder.decode(as_video(truth))
+    assert truth.action is not None
+    labelled = slice(0, -2)
+    error = np.square(action - truth.action)[labelled, :2].mean()
+    assert error < 0.2 * truth.action[labelled, :2].var(), "most of the velocity is in the latents"
+    np.testing.assert_allclose(action[:, 2], 1.0, atol=0.01)
+    assert np.all(confidence > 0) and np.all(confidence <= 1)
+
+
+def test_fitting_is_repeatable_and_touches_no_global_generator() -> None:
+    import torch
+
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    results = [ActionDecoder.fit(demonstrations(), DECODER).decode(videos(1)[0])[0] for _ in range(2)]
+    np.testing.assert_array_equal(*results)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_left_out_episodes_choose_strong_noise_where_latents_mislead() -> None:
+    rng = np.random.default_rng(0)
+    config = dataclasses.replace(DECODER, input_noise=(0.01, 3.0), steps=200, hidden=64, dropout=0.0)
+    garbage = [dataclasses.replace(e, latent=rng.standard_normal((len(e), 40)).astype(np.float32))
+               for e in demonstrations(2)]
+    fitted = ActionDecoder.fit(garbage, config).fitted
+    assert fitted is not None and fitted.input_noise == 3.0
+    assert fitted.errors[0.01] > fitted.errors[3.0]
+
+
+def test_one_demonstration_is_enough_to_fit() -> None:
+    decoder = ActionDecoder.fit(demonstrations(1), DECODER)
+    assert decoder.fitted is not None and decoder.decode(videos(1)[0])[0].shape == (24, 3)
+
+
+def test_confidence_falls_where_the_networks_disagree() -> None:
+    decoder = ActionDecoder.fit(demonstrations(), DECODER)
+    video = videos(1)[0]
+    assert video.latent is not None
+    strange = dataclasses.replace(video, latent=video.latent * 40)
+    assert decoder.decode(strange)[1].mean() < 0.8 * decoder.decode(video)[1].mean()
+
+
+def test_steps_without_a_label_take_the_nearest_label_in_time() -> None:
+    given = dataclasses.replace(videos(1)[0], confidence=np.array([1, 0, 0, 0.5] + [0] * 20, np.float32))
+    assert nearest_labelled(given, given.timestamps)[:5].tolist() == [0, 0, 3, 3, 3]
+    nothing = dataclasses.replace(given, confidence=np.zeros(24, np.float32))
+    with pytest.raises(ComoError, match="shorter than the frame gap"):
+        nearest_labelled(nothing, nothing.timestamps)
+
+
+def test_pseudo_labels_say_so_and_stay_within_the_gripper() -> None:
+    found = pseudo_label(demonstrations(), videos(), INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
+    assert found is not None and len(found.episodes) == 8
+    for made in found.episodes:
+        assert np.all(made.provenance == Provenance.PSEUDO) and made.state is None
+        assert made.action is not None and made.action[:, -1].min() >= 0 and made.action[:, -1].max() <= 1
+        assert made.confidence is not None and made.confidence.max() <= 1
+
+
+def test_mode_none_uses_no_video() -> None:
+    assert pseudo_label(demonstrations(), [], INTERFACE, CotrainingConfig("none")) is None
+
+
+def _refused(demos: list[Episode], films: list[Episode], message: str) -> None:
+    with pytest.raises(ComoError, match=message):
+        pseudo_label(demos, films, INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
+
+
+def test_bad_input_is_refused_by_name() -> None:
+    bare = dataclasses.replace(demonstrations()[0], latent=None)
+    _refused(demonstrations(), [], "no labelled video")
+    _refused([bare, *demonstrations()[1:]], videos(), "left#0: no latent motion")
+    other = dataclasses.replace(videos()[2], latent=np.zeros((24, 9), np.float32))
+    _refused(demonstrations(), [other], "left#102: latents have 9 numbers.*another motion model")
+    no_camera = dataclasses.replace(videos()[0], images={"wrist": videos()[0].images["front"]})
+    _refused(demonstrations(), [no_camera], "left#100.*camera 'front'")
+    stranger = dataclasses.replace(videos()[0], instruction="up")
+    _refused(demonstrations(), [stranger], "instruction 'up' has no labelled demonstration")
+
+
+def test_a_video_that_nobody_demonstrated_is_skipped_and_named() -> None:
+    stranger = dataclasses.replace(videos()[0], instruction="up", source="up.mp4")
+    settings = CotrainingConfig("decoded", decoder=DECODER)
+    found = pseudo_label(demonstrations(), [*videos(), stranger], INTERFACE, settings)
+    assert found is not None and [path for path, _ in found.skipped] == ["up.mp4"] and len(found.episodes) == 8
+
+
+@pytest.mark.parametrize("wrong", [{"lags_s": ()}, {"members": 0}, {"dropout": 1.0}, {"folds": 1}])
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        DecoderConfig(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,104 @@
+"""Samplers, denoiser, encoder, normaliser: the arithmetic of the diffusion policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from policy_data import demonstrations
+
+from como_core.errors import ComoError
+from como_core.policy.denoiser import Denoiser, DenoiserConfig
+from como_core.policy.diffusion import SamplerName, make_sampler
+from como_core.policy.normaliser import Affine, Normaliser
+from como_core.policy.observation import ObservationConfig, ObservationEncoder
+
+SAMPLERS: tuple[SamplerName, ...] = ("flow", "ddim")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_perfect_network_brings_any_noise_to_the_clean_chunk(name: SamplerName) -> None:
+    """The target that `noised` gives, fed back as the prediction, must lead `sample` to the chunk it was made from."""
+    sampler = make_sampler(name, steps=8)
+    clean, noise = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(1)), torch.randn(3, 4, 2)
+
+    def perfect(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return sampler.noised(clean, noise, time - 1e-4).target
+
+    # Two schedulers of 100 and 8 steps do not end at quite the same noise level.
+    torch.testing.assert_close(sampler.sample(perfect, noise), clean, atol=0.15 if name == "ddim" else 1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_time_one_is_pure_noise_and_zero_is_clean(name: SamplerName) -> None:
+    sampler = make_sampler(name, steps=4)
+    clean, noise = torch.ones(2, 3, 1), torch.full((2, 3, 1), -5.0)
+    example = sampler.noised(clean, noise, torch.tensor([0.0, 0.99999]))
+    assert (example.noisy[0] - clean[0]).abs().max() < 0.2
+    torch.testing.assert_close(example.noisy[1], noise[1], atol=1e-3, rtol=0)
+    assert example.time[0] <= 0.01 and example.time[1] > 0.999
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_network_is_asked_as_often_as_configured_at_falling_times(name: SamplerName) -> None:
+    times: list[float] = []
+
+    def network(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        times.append(float(time[0]))
+        return torch.zeros_like(noisy)
+
+    make_sampler(name, steps=5).sample(network, torch.randn(1, 4, 2))
+    assert len(times) == 5 and times == sorted(times, reverse=True) and times[0] == pytest.approx(1.0)
+
+
+def test_denoiser_depends_on_time_and_context_once_trained() -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser(DenoiserConfig(16, 2), (4, 3), 8)
+    torch.nn.init.normal_(denoiser.output.weight)  # it starts at zero
+    noisy, context, time = torch.randn(2, 4, 3), torch.randn(2, 8), torch.tensor([0.2, 0.2])
+    first = denoiser(noisy, time, context)
+    assert first.shape == (2, 4, 3)
+    assert not torch.allclose(first, denoiser(noisy, time + 0.5, context))
+    assert not torch.allclose(first, denoiser(noisy, time, context + 1))
+
+
+def test_encoder_tells_absent_state_from_a_state_of_zeros() -> None:
+    torch.manual_seed(0)
+    encoder = ObservationEncoder(ObservationConfig(16, (8, 8, 8), 4, 16, state=True), 2, 3, 2)
+    images = torch.randint(0, 255, (1, 2, 16, 16, 3), dtype=torch.uint8)
+    index = torch.tensor([1])
+
+    def encode(state: float, known: bool) -> torch.Tensor:
+        return encoder(images, index, torch.full((1, 2), state), torch.tensor([known]))
+
+    assert not torch.allclose(encode(0.0, True), encode(0.0, False))
+    assert torch.equal(encode(0.0, False), encode(5.0, False)), "an absent state must not be read"
+
+
+def test_encoder_sees_every_camera_and_the_instruction() -> None:
+    torch.manual_seed(0)
+    encoder = ObservationEncoder(ObservationConfig(16, (8, 8, 8), 4, 16), 2, 3, 0)
+    images = torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8)
+    base = encoder(images, torch.tensor([0]))
+    for camera in range(2):
+        changed = images.clone()
+        changed[:, camera, 4:8, 4:8] = 255
+        assert not torch.allclose(base, encoder(changed, torch.tensor([0])))
+    assert not torch.allclose(base, encoder(images, torch.tensor([2])))
+
+
+def test_normaliser_survives_json_and_leaves_constant_values_alone() -> None:
+    found = Normaliser.fit(demonstrations())
+    again = Normaliser.from_dict(found.to_dict())
+    np.testing.assert_array_equal(found.action.scale, again.action.scale)
+    assert found.state is not None and again.state is not None
+    values = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    np.testing.assert_allclose(again.action.denormalise(again.action.normalise(values)), values, atol=1e-5)
+    assert Affine.fit(np.full((9, 1), 3.0)).scale[0] == 1.0
+
+
+@pytest.mark.parametrize("broken", [{}, {"action": {"mean": [0.0], "scale": [0.0]}},
+                                    {"action": {"mean": [0.0, 1.0], "scale": [1.0]}}])
+def test_broken_normaliser_is_refused(broken: dict[str, object]) -> None:
+    with pytest.raises(ComoError, match="normaliser.json"):
+        Normaliser.from_dict(broken)
