@@ -1,0 +1,164 @@
+"""`como policy train` on real bags and videos, `como policy eval` in real physics; what is refused, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bag_messages import image, number, pose, twist
+from policy_data import GOALS, INTERFACE, RATE_HZ, config, demonstrations, episode
+
+from como_core import config as configuration
+from como_core.cli.main import main
+from como_core.episode import Episode
+from como_core.formats.labels import LabelFile, read_labels, sha256_of, write_labels
+from como_core.formats.manifest import LabelledSource, Manifest, relative_to, write_manifest
+from como_core.formats.rosbag import BagWriter, read_bag
+from como_core.formats.video import read_video, write_video
+from como_core.interface import load_interface
+from como_core.policy.checkpoint import TrainedConfig, build_model, load_policy, save_policy
+from como_core.policy.normaliser import Affine, Normaliser
+from como_core.policy.sources import open_training_data
+from como_core.resources import resource
+
+Capture = pytest.CaptureFixture[str]
+START_NS, PERIOD_NS, MODEL, GAP_S = 10**9, round(1e9 / RATE_HZ), "motion@1234", 0.1
+POSE, TWIST = "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/TwistStamped"
+
+
+def _record(path: Path, given: Episode) -> None:
+    """The episode as the recorder would have written it."""
+    assert given.action is not None and given.state is not None
+    with BagWriter(path, INTERFACE, given.instruction) as bag:
+        bag.write("/gripper", "std_msgs/msg/Float64", START_NS, number(given.action[0, 2]))
+        for step in range(len(given)):
+            stamp = START_NS + step * PERIOD_NS
+            bag.write("/image", "sensor_msgs/msg/Image", stamp, image(stamp, given.images["front"][step]))
+            bag.write("/pose", POSE, stamp, pose(stamp, (*given.state[step], 0)))
+            bag.write("/twist", TWIST, stamp, twist(stamp, (*given.action[step, :2], 0)))
+
+
+def _label(folder: Path, source: Path, read: Episode, given: Episode, model: str = MODEL) -> LabelledSource:
+    assert given.latent is not None and given.confidence is not None
+    steps = len(read)
+    labels = LabelFile(read.timestamps, given.latent[:steps], given.confidence[:steps], str(source), sha256_of(source),
+                       model, GAP_S)
+    name = f"{source.stem}_{labels.source_sha256[:8]}.labels.safetensors"
+    write_labels(folder / name, labels)
+    return LabelledSource(relative_to(source, folder), labels.source_sha256, name, steps)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """bags/, videos/, relabeled/ and small.yaml, as a user would have them."""
+    root = tmp_path_factory.mktemp("data")
+    entries = []
+    for index, given in enumerate(demonstrations()):
+        bag = root / "bags" / f"demo_{index}"
+        _record(bag, given)
+        entries.append(_label(root / "relabeled", bag, read_bag(bag), given))
+    for name in GOALS:
+        for seed in (100, 101):
+            given, film = episode(name, seed), root / "videos" / name / f"{seed}.mp4"
+            write_video(film, given.images["front"][:], fps=RATE_HZ)
+            (film.parent / "instruction.txt").write_text(name)
+            entries.append(_label(root / "relabeled", film, read_video(film), given))
+    write_manifest(root / "relabeled", Manifest(MODEL, GAP_S, tuple(entries)))
+    configuration.save(config("decoded", steps=6), root / "small.yaml")
+    return root
+
+
+def _train(data: Path, out: Path, *options: object) -> int:
+    words = ["policy", "train", "--preset", data / "small.yaml", "-o", out, *options]
+    return main([str(word) for word in words])
+
+
+def test_bags_and_relabelled_videos_become_a_policy(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert _train(data, tmp_path, "--demos", data / "bags", "--videos", data / "relabeled") == 0
+    said = capsys.readouterr().out
+    assert "4 demonstrations, 4 labelled videos, 0 skipped" in said and "pseudo-labelled: 4 videos" in said
+    policy = load_policy(tmp_path)
+    assert policy.interface == INTERFACE and policy.instructions == ("left", "right")
+    assert "como" in (tmp_path / "card.md").read_text() or "pytest" in (tmp_path / "card.md").read_text()
+
+
+def test_demonstrations_get_their_latents_and_keep_their_actions(data: Path) -> None:
+    found = open_training_data([data / "bags"], [data / "relabeled"], INTERFACE)
+    for given, read in zip(demonstrations(), found.demonstrations, strict=True):
+        assert given.action is not None and read.action is not None
+        np.testing.assert_allclose(read.action, given.action[-len(read):], atol=1e-6)
+        assert read.latent is not None and read.instruction == given.instruction
+    assert all(video.action is None and video.latent is not None for video in found.videos)
+
+
+def test_labels_alone_need_no_video(data: Path, tmp_path: Path) -> None:
+    assert _train(data, tmp_path, "--demos", data / "bags") == 0
+    assert "co-training none" in (tmp_path / "card.md").read_text()
+
+
+def test_labels_of_another_model_are_refused_by_name(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    film = data / "videos" / "left" / "100.mp4"
+    entry = _label(tmp_path, film, read_video(film), episode("left", 100), model="other@9")
+    write_manifest(tmp_path, Manifest(MODEL, GAP_S, (entry,)))
+    assert _train(data, tmp_path / "run", "--demos", data / "bags", "--videos", data / "relabeled", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert entry.labels in said and "'other@9'" in said and said.count("\n") == 1
+    labels = dataclasses.replace(read_labels(tmp_path / entry.labels), model=MODEL, gap_s=0.5)
+    write_labels(tmp_path / entry.labels, labels)
+    assert _train(data, tmp_path / "run", "--demos", data / "bags", "--videos", data / "relabeled", tmp_path) == 2
+    assert "at gap 0.5 s" in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_said_in_one_line(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty").mkdir()
+    other = dataclasses.replace(INTERFACE, name="other")
+    configuration.save(other, tmp_path / "other.yaml")
+    demos = ("--demos", data / "bags")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("--demos", tmp_path / "empty"), "empty"),
+        (("--demos", data / "nowhere"), "nowhere"),
+        ((*demos, "--mode", "decoded"), "no labelled video to co-train on"),
+        ((*demos, "--videos", data / "videos"), "no labelled video to co-train on"),
+        ((*demos, "--interface", tmp_path / "other.yaml"), "'name'"),
+        ((*demos, "--preset", "difusion"), "did you mean 'diffusion'"),
+    ]
+    for options, expected in cases:
+        assert _train(data, tmp_path / "run", *options) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("como: ") and expected in said, said
+
+
+def test_a_broken_bag_among_good_ones_is_skipped_and_named(data: Path, tmp_path: Path,
+                                                           capsys: Capture) -> None:
+    (tmp_path / "broken.mcap").write_bytes(b"no bag")
+    assert _train(data, tmp_path / "run", "--demos", data / "bags", tmp_path / "broken.mcap") == 0
+    said = capsys.readouterr().out
+    assert "4 demonstrations, 0 labelled videos, 1 skipped" in said and "broken.mcap" in said
+
+
+def test_eval_counts_successes_in_real_physics_and_goes_on_where_it_stopped(
+        tmp_path: Path, capsys: Capture) -> None:
+    robot = load_interface(resource("config/interfaces/metaworld.yaml"))
+    trained = TrainedConfig(config(), ("reach",))
+    torch.manual_seed(0)
+    ones = Affine(np.zeros(4, np.float32), np.ones(4, np.float32))
+    save_policy(tmp_path, build_model(trained, robot), trained, robot, Normaliser(ones), "untrained")
+    command = ["policy", "eval", str(tmp_path), "--env", "metaworld:reach-v3", "--processes", "1", "--trials"]
+    assert main([*command, "1"]) == 0
+    before = (tmp_path / "eval/trials.jsonl").read_text()
+    assert main([*command, "2"]) == 0
+    assert (tmp_path / "eval/trials.jsonl").read_text().startswith(before)
+    rows = json.loads((tmp_path / "eval/success.json").read_text())
+    assert rows[0]["env"] == "metaworld:reach-v3" and rows[0]["n"] == 2
+    assert rows[0]["low"] <= rows[0]["success"] <= rows[0]["high"]
+    assert "95 % Wilson" in capsys.readouterr().out
+    assert main([*command[:4], "metaworld:raech-v3"]) == 2
+    assert "reach-v3" in capsys.readouterr().err
+    assert main(["policy", "eval", str(tmp_path / "eval"), "--env", "metaworld:reach-v3"]) == 2
+    assert "no complete checkpoint" in capsys.readouterr().err
+
+
