@@ -12,7 +12,7 @@ from como_core.motion.config import LossConfig, MotionConfig, load_preset
 from como_core.motion.losses import contrast_loss, motion_loss, pixel_loss
 from como_core.motion.model import MotionModel, to_frames, to_pixels
 
-PRESETS = ("como", "como-v1", "continuous")
+PRESETS = ("como", "como-v1", "continuous", "como-plus")
 SIZE = 64
 
 
@@ -143,11 +143,22 @@ def test_reconstruct_adds_the_predicted_change_to_frame_t() -> None:
 
 
 def test_presets_differ_only_where_their_names_say() -> None:
-    como, first, continuous = (load_preset(name) for name in PRESETS)
+    como, first, continuous, plus = (load_preset(name) for name in PRESETS)
     assert como.loss.contrast == 0.004
     assert first == dataclasses.replace(como, loss=dataclasses.replace(como.loss, contrast=0.0))
     td_off = dataclasses.replace(first.inverse, temporal_difference=False)
     assert continuous == dataclasses.replace(first, inverse=td_off)
+    assert plus == dataclasses.replace(first, inverse=dataclasses.replace(first.inverse, antisymmetric=True))
+
+
+def test_antisymmetric_z_turns_round_with_time_and_vanishes_at_rest() -> None:
+    model, other = make_model("como-plus"), make_model("como-v1")
+    a, b = frames(4), frames(4, seed=1)
+    there, back = model.encode(a, b), model.encode(b, a)
+    assert torch.allclose(there, -back, atol=1e-6)
+    assert there.abs().mean() > 1e-3
+    assert torch.equal(model.encode(a, a), torch.zeros(4, model.config.latent_size))
+    assert other.encode(a, a).abs().mean() > 1e-3
 
 
 def test_wrong_frames_and_names_are_refused() -> None:

@@ -24,11 +24,14 @@ class InverseDynamicsConfig:
     """The encoder of motion.
 
     temporal_difference  Td: it sees [F_t, F_{t+n} - F_t]; else [F_t, F_{t+n}]
+    antisymmetric        z(a, b) is half of what the encoder says of (a, b) minus what it says of (b, a): z(b, a) is
+                         -z(a, b), two equal frames have z = 0, and what both frames look like cancels
     width                channels of the two streams together, and of the first layer
     hidden               width of the layer before the bottleneck
     """
 
     temporal_difference: bool = True
+    antisymmetric: bool = False
     width: int = 96
     hidden: int = 256
 

@@ -43,6 +43,13 @@ class MotionModel(nn.Module):
 
     def latent(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """z, [B, D], of the features of frame t and frame t + n."""
+        if not self.config.inverse.antisymmetric:
+            return self._one_way(first, second)
+        ways = self._one_way(torch.cat([first, second]), torch.cat([second, first]))
+        there, back = ways.chunk(2)
+        return (there - back) / 2
+
+    def _one_way(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         stream = second - first if self.config.inverse.temporal_difference else second
         return self.bottleneck(self.inverse(first, stream))
 

@@ -31,7 +31,7 @@ def write_card(trained: TrainedConfig, demonstrations: Sequence[Episode], labels
         lines += [
             f"- pseudo-labelled video: {len(labels.episodes)} episodes, {sum(len(e) for e in labels.episodes)} steps, "
             f"{config.cotraining.video_share:.0%} of each batch; {len(labels.skipped)} skipped",
-            f"- decoder: fitted on {fit.steps} steps; R2 within tasks on left-out demonstrations, per action value: "
+            f"- decoder: fitted on {fit.steps} steps; R2 on left-out demonstrations, per action value: "
             f"{', '.join(f'{value:.2f}' for value in fit.r2)}",
         ]
         lines += [f"  - skipped {path}: {reason}" for path, reason in labels.skipped]

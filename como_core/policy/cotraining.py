@@ -16,6 +16,7 @@ from como_core.policy.data import check_cameras
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit
 
 CotrainingMode = Literal["none", "decoded"]
+VELOCITY_KINDS = ("ee_twist", "joint_velocity")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def pseudo_label(demonstrations: Sequence[Episode], videos: Sequence[Episode], i
     if not videos:
         raise ComoError("no labelled video to co-train on: nothing with latents was given; run `como relabel` first, "
                         "or train on the demonstrations alone with --mode none")
-    decoder = ActionDecoder.fit(demonstrations, config.decoder)
+    velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
+    decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities)
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     episodes, skipped = [], []
     for video in videos:

@@ -1,9 +1,10 @@
 """Action decoder: the latent motion around a step, and the instruction, to the action of that step.
 
-Fitted on the labelled few. Each instruction has its own mean and spread of the action, taken from its demonstrations;
-an ensemble of small networks predicts where in that spread a step lies. So a value that a task hardly changes (a
-gripper that stays shut) stays what it was, whatever the latents say. How strongly the networks are regularised is
-chosen by leaving whole episodes out.
+Fitted on the labelled few: an ensemble of small networks predicts each action value as a distance from a centre, in
+spreads. A velocity's centre is rest and its spread is that of all demonstrations: no motion in the picture means no
+motion of the arm, in every task. Any other value has the mean and spread that the demonstrations of its instruction
+gave it: a gripper that stays shut stays shut, whatever the latents say. How strongly the networks are regularised
+is chosen by leaving whole episodes out.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class DecoderConfig:
 class Fit:
     """How well left-out episodes were decoded.
 
-    r2           within tasks, of each action value
+    r2           of each action value
     input_noise  the strength that was chosen
     errors       strength -> mean squared error, in spreads of the task
     steps        labelled steps that it was fitted on
@@ -67,16 +68,16 @@ class ActionDecoder:
     """Decodes episodes with latents into actions; `fit` makes one."""
 
     def __init__(self, config: DecoderConfig, instructions: tuple[str, ...], latent: tuple[np.ndarray, np.ndarray],
-                 mean: np.ndarray, spread: np.ndarray) -> None:
+                 centre: np.ndarray, spread: np.ndarray) -> None:
         self._config, self.instructions = config, instructions
         self._latent_mean, self._latent_scale = latent
-        self._mean, self._spread = mean, spread  # [tasks, A] each
+        self._centre, self._spread = centre, spread  # [tasks, A] each
         self._networks: _Ensemble | None = None
         self.fitted: Fit | None = None
 
     @classmethod
-    def fit(cls, demonstrations: Sequence[Episode], config: DecoderConfig) -> ActionDecoder:
-        """From demonstrations with measured actions and latents.
+    def fit(cls, demonstrations: Sequence[Episode], config: DecoderConfig, velocities: int = 0) -> ActionDecoder:
+        """From demonstrations with measured actions and latents; the first `velocities` action values are velocities.
 
         Raises ComoError, naming the file, where a demonstration has no latents or latents of another size.
         """
@@ -86,12 +87,14 @@ class ActionDecoder:
         task = np.concatenate([np.full(len(e), instructions.index(e.instruction or "")) for e in demonstrations])
         action = np.concatenate([e.action for e in demonstrations])
         known = np.concatenate([e.provenance == Provenance.MEASURED for e in demonstrations])
-        mean = np.stack([action[known & (task == i)].mean(0) for i in range(len(instructions))])
+        centre = np.stack([action[known & (task == i)].mean(0) for i in range(len(instructions))])
         spread = np.stack([action[known & (task == i)].std(0) for i in range(len(instructions))])
+        centre[:, :velocities] = 0.0
+        spread[:, :velocities] = action[known].std(0)[:velocities]
         spread = np.maximum(spread, MIN_SPREAD * np.maximum(action[known].std(0), 1e-6))
-        decoder = cls(config, instructions, (latents.mean(0), latents.std(0) + 1e-6), mean, spread)
+        decoder = cls(config, instructions, (latents.mean(0), latents.std(0) + 1e-6), centre, spread)
         inputs = torch.cat([decoder._inputs(e, size) for e in demonstrations])
-        target = torch.from_numpy(((action - mean[task]) / spread[task]).astype(np.float32))
+        target = torch.from_numpy(((action - centre[task]) / spread[task]).astype(np.float32))
         fold = _folds(demonstrations, config.folds)
         decoder._choose_and_fit(inputs, target, torch.from_numpy(known), torch.from_numpy(fold))
         return decoder
@@ -113,7 +116,7 @@ class ActionDecoder:
         task = self.instructions.index(episode.instruction or "")
         residual = self.fitted.errors[self.fitted.input_noise]
         confidence = residual / (residual + predicted.var(0).mean(-1))
-        action = predicted.mean(0) * self._spread[task] + self._mean[task]
+        action = predicted.mean(0) * self._spread[task] + self._centre[task]
         return action.astype(np.float32), confidence.astype(np.float32)
 
     def _inputs(self, episode: Episode, size: int) -> Tensor:
@@ -144,7 +147,8 @@ class ActionDecoder:
                 errors[noise] = float(squared_of[noise].mean())
             squared = squared_of[min(errors, key=errors.__getitem__)]
         best = min(errors, key=errors.__getitem__)
-        self.fitted = Fit((1 - squared.mean(0)).tolist(), best, errors, int(known.sum()))
+        variance = target[known].var(0, correction=0).clamp_min(1e-6)
+        self.fitted = Fit((1 - squared.mean(0) / variance).tolist(), best, errors, int(known.sum()))
         self._networks = self._train(inputs, target, known.expand(config.members, -1),
                                      torch.full((config.members,), best))
 

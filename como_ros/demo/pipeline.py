@@ -38,8 +38,10 @@ def run_demo(plan_name: str, out: Path) -> int:
     logs = out / "logs"
     bags, videos, motion, labels = out / "bags", out / "videos", out / "motion", out / "relabeled"
     policies = {name: out / "policies" / name.replace(" ", "_").replace("+", "and") for name in POLICIES}
-    for directory in (out, logs):
-        directory.mkdir(parents=True, exist_ok=True)
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ComoError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     claim(out / "plan.yaml", plan)
     logging.captureWarnings(True)
     stages = [

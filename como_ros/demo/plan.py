@@ -8,7 +8,6 @@ from dataclasses import dataclass
 LABEL_SEEDS_FROM = 0
 VIDEO_SEEDS_FROM = 1000
 PROBE_SEEDS_FROM = 3000
-TRIAL_SEEDS_FROM = 9000
 
 LEAST_PROBED = 10
 
@@ -23,6 +22,7 @@ class DemoPlan:
     probe_per_task        episodes with actions that only the linear probe sees, never a policy
     direct_trials         trials per task and policy stepped directly, for the intervals
     ros_trials            trials per task and policy over DDS, from the first of the same start states
+    trial_seeds_from      first start state of the trials; 9000 is for reporting, development stays below
     horizon_s             a trial ends here as a failure, simulated seconds
     rate_factor           wall speed of the simulated arm; 1.0 is real time
     interface             the simulated arm's interface, a file of this package
@@ -40,6 +40,7 @@ class DemoPlan:
     motion_steps: int
     policy_preset: str
     policy_steps: int
+    trial_seeds_from: int = 9000
     rate_factor: float = 1.0
     interface: str = "config/interfaces/metaworld.yaml"
     processes: int = 2
@@ -64,4 +65,4 @@ class DemoPlan:
 
     def trial_seeds(self, count: int) -> list[int]:
         """The first `count` start states of the trials; the same for every policy and for ROS and direct trials."""
-        return [TRIAL_SEEDS_FROM + i for i in range(count)]
+        return list(range(self.trial_seeds_from, self.trial_seeds_from + count))
