@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from policy_data import INTERFACE, as_video, config, demonstrations, episode, videos
+from policy_data import INTERFACE, LATENT, MIXING, as_video, config, demonstrations, episode, videos
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
@@ -26,6 +26,16 @@ def test_decoder_recovers_the_velocity_and_leaves_a_constant_gripper_alone() -> 
     assert error < 0.2 * truth.action[labelled, :2].var(), "most of the velocity is in the latents"
     np.testing.assert_allclose(action[:, 2], 1.0, atol=0.01)
     assert np.all(confidence > 0) and np.all(confidence <= 1)
+
+
+def test_no_motion_in_the_picture_is_no_velocity_even_where_the_demonstrations_never_rested() -> None:
+    moving = [dataclasses.replace(e, action=e.action + np.float32([1, 0, 0]),
+                                  latent=e.latent + MIXING[0].astype(np.float32))
+              for e in demonstrations(2) if e.action is not None and e.latent is not None]
+    still = dataclasses.replace(videos(1)[0], latent=np.zeros((24, LATENT), np.float32))
+    decoders = [ActionDecoder.fit(moving, DECODER, velocities) for velocities in (2, 0)]
+    errors = [np.abs(decoder.decode(still)[0][:, 0]).mean() for decoder in decoders]
+    assert errors[0] < 0.6 * errors[1]
 
 
 def test_fitting_is_repeatable_and_touches_no_global_generator() -> None:
