@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 # Two workers share two cores; without this every torch process would take both.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell without job control starts background jobs with SIGINT ignored, and their children inherit it: the processes
+# that the tests interrupt would not notice.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

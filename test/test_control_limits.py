@@ -34,8 +34,9 @@ def test_a_twist_stays_in_bounds_and_in_the_box_even_if_no_further_command_comes
 
 
 def test_outside_of_the_box_the_way_back_is_free_and_the_way_out_is_closed() -> None:
+    box = Limits(workspace_lower=(-1, -1, 0.05), workspace_upper=(1, 1, 1))
     states = {"ee_pose": np.array([0.0, 0.6, 0.01], np.float32)}
-    guard = Guard(SAWYER)
+    guard = Guard(replace(SAWYER, action=replace(SAWYER.action, limits=box)))
     assert guard.bound(np.array([0, 0, -0.5, 0]), None, states)[2] == 0
     assert guard.bound(np.array([0, 0, 0.5, 0]), None, states)[2] == 0.5
     assert guard.bound(np.array([0, 0, 0, 0]), None, states)[2] == 0, "it is not pushed"

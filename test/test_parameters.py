@@ -1,6 +1,7 @@
 """One table declares the parameters, checks them and prints itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -8,7 +9,7 @@ from rclpy.context import Context
 from rclpy.node import Node
 
 from como_core.errors import ComoError
-from como_ros import expert_node, recorder_node, sim_node
+from como_ros import expert_node, policy_node, recorder_node, sim_node
 from como_ros.parameters import INTERFACE, Parameter, declare, interface_of, markdown
 
 TABLE = (
@@ -57,10 +58,19 @@ def test_the_packaged_interface_is_the_default() -> None:
         interface_of({INTERFACE.name: "nowhere.yaml"})
 
 
-@pytest.mark.parametrize("module", [sim_node, expert_node, recorder_node])
+NODES = (policy_node, recorder_node, sim_node, expert_node)
+
+
+@pytest.mark.parametrize("module", NODES)
 def test_every_parameter_of_a_node_stands_in_its_table(module) -> None:
     lines = markdown(module.PARAMETERS).splitlines()
     assert len(lines) == 2 + len(module.PARAMETERS)
     assert all(line.count("|") == 7 for line in lines)
     assert all(row.description and f"| `{row.name}` |" in line
                for row, line in zip(module.PARAMETERS, lines[2:], strict=True))
+
+
+@pytest.mark.parametrize("module", NODES)
+def test_the_documentation_holds_the_same_rows(module) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "nodes.md"
+    assert markdown(module.PARAMETERS) in page.read_text(), f"{page} differs from PARAMETERS of {module.__name__}"

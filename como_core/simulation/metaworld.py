@@ -7,6 +7,7 @@ its steps: 25 ms, 40 Hz. The state is the hand's x, y, z in metres and the gripp
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import sys
 import weakref
@@ -98,7 +99,11 @@ class MetaWorld:
         self._need_reset()
         if self._renderer is None:
             self._renderer = _make_renderer(self._env.model, self._size)
-            weakref.finalize(self, self._renderer.close)  # an open context would complain when Python ends
+            # MuJoCo ends EGL by atexit, which runs in reverse order: registered now, the context goes before it. The
+            # exit hook of weakref itself is older, and would come too late.
+            self._free = weakref.finalize(self, self._renderer.close)
+            self._free.atexit = False
+            atexit.register(self._free)
         self._renderer.update_scene(self._env.data, self._camera)
         return self._renderer.render().copy()
 
@@ -120,7 +125,7 @@ class MetaWorld:
     def close(self) -> None:
         """Free the renderer; it comes back at the next `render`."""
         if self._renderer is not None:
-            self._renderer.close()
+            self._free()
             self._renderer = None
 
     def _need_reset(self) -> None:

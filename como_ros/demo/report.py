@@ -85,7 +85,8 @@ def _page(summary: dict[str, Any]) -> Page:
         "Ridge regression from the latent motion of two frames to the actions executed between them. The probe is "
         "fitted on some episodes and judged on others; no action was used to learn the motion."
     )
-    page.table(("input", "dimensions", "R2", "95 %"), [_probe_cells(row) for row in summary["probe"]], strong=(0,))
+    page.table(("input", "dimensions", "R2", "95 %"), [_probe_cells(row) for row in summary["probe"]],
+               strong=(len(summary["probe"]) - 1,))
     return page
 
 
