@@ -38,9 +38,9 @@ setup(
         *shared("config"),
     ],
     install_requires=[
-        "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "matplotlib", "mcap",
-        "numpy", "opencv-python-headless", "pyyaml", "rich", "rosbags", "safetensors", "setuptools", "tensorboard",
-        "torch", "tyro",
+        "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "matplotlib",
+        "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags", "safetensors", "setuptools",
+        "tensorboard", "torch", "tyro",
     ],
     extras_require={
         "ros": [

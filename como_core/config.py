@@ -35,22 +35,16 @@ class _Located:
     where: str
 
 
-def load(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
+def load(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None,
+         base: str | Path | None = None) -> T:
     """Build dataclass `cls` from a YAML file; `overrides` replaces top-level keys.
 
-    Raises ConfigError for unreadable YAML, unknown or missing keys and values of the wrong type.
+    `base` is a YAML file that gives what `path` leaves out, at any depth. Raises ConfigError for unreadable YAML,
+    unknown or missing keys and values of the wrong type.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file (expected the YAML of a {cls.__name__})")
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        tree = _Located({}, str(path)) if node is None else _locate(node, path)
-    except RecursionError as error:
-        raise ConfigError(f"{path}: a value refers to itself (&name ... *name); write it out") from error
+    tree = _tree(cls, Path(path))
+    if base is not None:
+        tree = _merged(_tree(cls, Path(base)), tree)
     if overrides:
         if not isinstance(tree.value, dict):
             raise ConfigError(f"{tree.where}: expected a mapping for {cls.__name__}, got {_kind(tree.value)}")
@@ -103,6 +97,28 @@ def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | N
                 return found
         return None
     return None if a == b else (path.rstrip("."), a, b)
+
+
+def _tree(cls: type, path: Path) -> _Located:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file (expected the YAML of a {cls.__name__})")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _Located({}, str(path)) if node is None else _locate(node, path)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: a value refers to itself (&name ... *name); write it out") from error
+
+
+def _merged(base: _Located, over: _Located) -> _Located:
+    """`base` with the values of `over`, mapping by mapping."""
+    if not isinstance(base.value, dict) or not isinstance(over.value, dict):
+        return over
+    values = {name: _merged(base.value[name], item) if name in base.value else item
+              for name, item in over.value.items()}
+    return _Located({**base.value, **values}, over.where)
 
 
 def _locate(node: yaml.Node, path: Path) -> _Located:

@@ -6,3 +6,7 @@ class ComoError(Exception):
 
     `como` prints it as one line and exits with 2; anything else is a defect of ours and keeps its traceback.
     """
+
+
+class OutputError(ComoError):
+    """Output that cannot be written. It ends the work, where an input that cannot be read costs only itself."""

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from como_core.episode import Episode
+from como_core.errors import OutputError
 from como_core.formats.labels import LabelError, LabelFile, read_labels, sha256_of, with_labels, write_labels
 from como_core.formats.video import CAMERA, read_video, write_video
 
@@ -91,7 +92,7 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path, labels):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, labels):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(LabelError, match=r"file/a.labels.safetensors: cannot be written"):
+    with pytest.raises(OutputError, match=r"file/a.labels.safetensors: cannot be written"):
         write_labels(tmp_path / "file" / "a.labels.safetensors", labels)
 
 
@@ -102,7 +103,7 @@ def test_a_full_disk_keeps_the_old_labels_and_leaves_no_part(tmp_path, labels):
     old = getrlimit(RLIMIT_FSIZE)
     setrlimit(RLIMIT_FSIZE, (100, old[1]))  # the kernel refuses to let any file grow further
     try:
-        with pytest.raises(LabelError, match="a.labels.safetensors: cannot be written"):
+        with pytest.raises(OutputError, match="a.labels.safetensors: cannot be written"):
             write_labels(path, labels)
     finally:
         setrlimit(RLIMIT_FSIZE, old)

@@ -17,7 +17,7 @@ from como_core import config
 from como_core.cli import motion as cli
 from como_core.cli.relabel import relabel as cli_relabel
 from como_core.episode import Episode
-from como_core.errors import ComoError
+from como_core.errors import ComoError, OutputError
 from como_core.formats.label_bag import LATENT_TOPIC
 from como_core.formats.rosbag import BagWriter
 from como_core.formats.sources import open_sources
@@ -181,6 +181,12 @@ def test_labels_of_two_models_do_not_mix(run: Path, videos: Path, tmp_path: Path
     train([moving_square(0)], tiny(steps=2), tmp_path / "other")
     with pytest.raises(ComoError, match="holds labels of the model run@.*these would be of other@"):
         relabel([videos], tmp_path / "other", tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(run: Path, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file/out: cannot be written: Not a directory"):
+        relabel([videos], run, tmp_path / "file" / "out")
 
 
 def test_commands_say_what_they_did(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

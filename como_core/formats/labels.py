@@ -1,4 +1,4 @@
-"""Latent-motion labels of a video or bag, in a file of their own; the original is never written.
+"""Latent-motion labels of one recording, in a file of their own; the original is never written.
 
 A label file is safetensors: timestamps, latent and confidence, and in its metadata what they were made from. Reading it
 runs no code. The hash ties it to its source, so that labels never land on another recording.
@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from como_core.episode import Episode
-from como_core.errors import ComoError
+from como_core.errors import ComoError, OutputError
+from como_core.formats.source_files import files_of, source_root, split_source
 
 LABEL_SUFFIX = ".labels.safetensors"
 
@@ -37,7 +39,7 @@ class LabelFile:
     timestamps     float64 [T], seconds, those of the episode
     latent         float32 [T, D], latent motion z of the frames (t, t + gap)
     confidence     float32 [T] in [0, 1]
-    source         path of the video or bag, as it was given
+    source         the recording, as `Episode.source` named it
     source_sha256  what `sha256_of` says of it
     model          path or name of the motion model
     gap_s          seconds between the two frames of a label
@@ -70,7 +72,7 @@ class LabelFile:
 
 
 def write_labels(path: str | Path, labels: LabelFile) -> None:
-    """Write a label file; it appears under its name only when it is complete. Raises LabelError."""
+    """Write a label file; it appears under its name only when it is complete. Raises OutputError."""
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
     tensors: dict[str, np.ndarray] = {
@@ -85,7 +87,7 @@ def write_labels(path: str | Path, labels: LabelFile) -> None:
         save_file(tensors, part, metadata)
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        raise LabelError(f"{path}: cannot be written: {error}") from error
+        raise OutputError(f"{path}: cannot be written: {error}; make room or choose another folder") from error
     finally:
         if part.exists():
             part.unlink()
@@ -109,10 +111,10 @@ def read_labels(path: str | Path) -> LabelFile:
 def with_labels(episode: Episode, labels: LabelFile, source: str | Path | None = None) -> Episode:
     """The episode with latent and confidence of `labels`.
 
-    `source` is the file that is hashed, the episode's own where None. Raises LabelError where the source is not the
+    `source` is what is hashed, the episode's own where None. Raises LabelError where the source is not the
     one that was labelled, or the frames are not the same in number or time.
     """
-    source = Path(source or episode.source)
+    source = source or episode.source
     found = sha256_of(source)
     if found != labels.source_sha256:
         raise LabelError(f"{source}: labels belong to another recording ({labels.source}, sha256 "
@@ -126,18 +128,31 @@ def with_labels(episode: Episode, labels: LabelFile, source: str | Path | None =
 
 
 def sha256_of(source: str | Path) -> str:
-    """SHA-256, in hexadecimal, of a file, or of the names and contents of a folder's files. Raises LabelError."""
-    source = Path(source)
+    """SHA-256, in hexadecimal, of a file, or of the names and contents of the files that make up a source.
+
+    For one episode among many, its name counts too, since others may lie in the same files. Raises LabelError.
+    """
+    path, member = split_source(source)
     try:
-        if source.is_dir():
-            files = sorted(p for p in source.rglob("*") if p.is_file())
-            listing = "".join(f"{_digest(file)} {file.relative_to(source).as_posix()}\n" for file in files)
-            return hashlib.sha256(listing.encode()).hexdigest()
-        return _digest(source)
+        if member is None and not path.is_dir():
+            return _digest(path)
+        root, files = source_root(source), files_of(source)
+        if not files:
+            raise LabelError(f"{source}: there is no file to read")
+        listing = "".join(f"{_digest(file)} {file.relative_to(root).as_posix()}\n" for file in files)
+        return hashlib.sha256((listing + (member or "")).encode()).hexdigest()
     except OSError as error:
         raise LabelError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_at(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_at(path: Path, size: int, modified_ns: int) -> str:
+    """The digest of a file as it was then: each of the episodes in a large file asks for it."""
+    del size, modified_ns
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

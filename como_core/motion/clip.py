@@ -13,9 +13,6 @@ from como_core.motion.pairs import nearest, partner
 
 _CHUNK = 128
 
-# Changes smaller than four grey levels are noise: how well those are rebuilt says nothing.
-_STILL = (4 / 127.5) ** 2
-
 # How far the two windows that overlap a step's own are shifted, as a part of the gap.
 _SHIFT = 1 / 3
 
@@ -61,7 +58,7 @@ def encode_pairs(model: MotionModel, frames: Frames, first: np.ndarray, second: 
             a, b = (torch.from_numpy(side[done:end] - base).to(new.device) for side in (first, second))
             z = model.latent(features[a], features[b])
             latents.append(z.cpu().numpy())
-            shares.append(_rebuilt(model, pixels[a], pixels[b], z).cpu().numpy())
+            shares.append(model.explained(pixels[a], pixels[b], (features[a], features[b]), z).cpu().numpy())
         keep = int(first[end]) if end < len(first) else known
         pixels, features, base, done = pixels[keep - base:], features[keep - base:], keep, end
     return np.concatenate(latents), np.concatenate(shares)
@@ -78,12 +75,6 @@ def agreement(latent: np.ndarray, times: np.ndarray, gap_s: float) -> np.ndarray
     after = np.minimum(np.maximum(nearest(times, times + _SHIFT * gap_s), index + 1), len(times) - 1)
     distance = np.linalg.norm(latent - (latent[before] + latent[after]) / 2, axis=1)
     return np.clip(1 - distance / np.maximum(np.linalg.norm(latent, axis=1), 1e-9), 0, 1)
-
-
-def _rebuilt(model: MotionModel, first: torch.Tensor, second: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    change = second - first
-    error = (model.forward_dynamics(first, latent) - change).square().flatten(1).mean(dim=1)
-    return (1 - error / (change.square().flatten(1).mean(dim=1) + _STILL)).clamp(0, 1)
 
 
 def _joined(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

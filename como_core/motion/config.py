@@ -1,70 +1,168 @@
-"""Settings of a latent-motion model. A preset is a YAML of these, in config/motion/; there is no class per preset."""
+"""Settings of a latent-motion model.
+
+    config = load_preset("como")                 # small: minutes on two cores
+    config = load_preset("como", size="full")    # the paper's
+
+A preset is a YAML in config/motion/ that says what a method is (which streams, which bottleneck, which losses); a size
+is a YAML in config/motion/sizes/ that says how large the parts are and how long they train. There is no class per
+preset.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from como_core import config
 from como_core.resources import resources
 from como_core.training.loop import LoopConfig
 
+Size = Literal["small", "full"]
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """How a frame becomes a grid of features. `patch`: a linear embedding of square patches, learned with the rest."""
+    """How a frame becomes a grid of features.
 
-    kind: Literal["patch"] = "patch"
+    kind    `patch`: a linear embedding of square patches, needs no download. `pretrained`: a vision model by
+            `transformers`, frozen
+    patch   side of a patch in pixels (patch)
+    width   features per patch (patch)
+    frozen  keep the random embedding as it is (patch; a pretrained one is always frozen)
+    model   name on the Hugging Face hub, or a local folder (pretrained)
+    layer   which hidden state; -1: the last, after its norm (pretrained)
+    sha256  of its weights, written by training and checked at loading, since a checkpoint does not hold them
+    """
+
+    kind: Literal["patch", "pretrained"] = "patch"
     patch: int = 4
     width: int = 48
+    frozen: bool = False
+    model: str = ""
+    layer: int = -1
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind == "pretrained" and not self.model:
+            raise ValueError("backbone.model is missing: the name of a `transformers` vision model, or its folder")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no training moves it, so that features can be targets and can be computed once per frame."""
+        return self.frozen or self.kind == "pretrained"
 
 
 @dataclass(frozen=True)
 class InverseDynamicsConfig:
-    """The encoder of motion.
+    """The encoder of motion: what it sees of the two frames, and how.
 
-    temporal_difference  Td: it sees [F_t, F_{t+n} - F_t]; else [F_t, F_{t+n}]
-    antisymmetric        z(a, b) is half of what the encoder says of (a, b) minus what it says of (b, a): z(b, a) is
-                         -z(a, b), two equal frames have z = 0, and what both frames look like cancels
-    width                channels of the two streams together, and of the first layer
-    hidden               width of the layer before the bottleneck
+    frame          it sees F_t
+    motion         the second stream: `difference` (Td: F_{t+n} - F_t), `future` (F_{t+n}) or `rgb` (an embedding of
+                   the difference in RGB, of its own)
+    antisymmetric  z(a, b) is half of what the encoder says of (a, b) minus what it says of (b, a): z(b, a) is
+                   -z(a, b), two equal frames have z = 0, and what both frames look like cancels
+    kind           `conv`: convolutions over both streams, stacked cell by cell. `qformer`: learned queries attend to
+                   the tokens of both streams
+    width          conv: channels of the two streams together; qformer: width of a token
+    hidden         conv: width of the layer before the bottleneck; qformer: width of the MLPs
+    queries, layers, heads  of the qformer
     """
 
-    temporal_difference: bool = True
+    frame: bool = True
+    motion: Literal["difference", "future", "rgb"] = "difference"
     antisymmetric: bool = False
+    kind: Literal["conv", "qformer"] = "conv"
     width: int = 96
     hidden: int = 256
+    queries: int = 8
+    layers: int = 4
+    heads: int = 12
 
     def __post_init__(self) -> None:
-        if self.width % 16:
+        if self.kind == "conv" and self.width % 16:
             raise ValueError(f"width must be a multiple of 16 (two streams, norms of 8 groups), got {self.width}")
+        if self.kind == "qformer" and self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads = {self.heads}, got {self.width}")
+
+
+@dataclass(frozen=True)
+class BottleneckConfig:
+    """What a z is made of.
+
+    kind      `continuous`; `variational`: with noise in training, held in bounds by LossConfig.kl; `vq`: `tokens` codes
+              of a learned codebook
+    tokens    pieces that z is cut into (vq)
+    codebook  codes to choose from (vq)
+    """
+
+    kind: Literal["continuous", "variational", "vq"] = "continuous"
+    tokens: int = 8
+    codebook: int = 128
 
 
 @dataclass(frozen=True)
 class ForwardDynamicsConfig:
-    """The decoder: frame t in patches of `patch` pixels, motion z, and out comes frame t + n."""
+    """The decoder: frame t in patches of `patch` pixels, motion z, and out comes frame t + n.
 
+    kind      `conv`: z scales and shifts the channels at two resolutions. `vit`: a transformer, z added to every patch
+    residual  predict what is added to frame t, instead of frame t + n from nothing
+    coarse_width  channels at the lower resolution (conv)
+    layers, heads  of the transformer (vit)
+    """
+
+    kind: Literal["conv", "vit"] = "conv"
     patch: int = 4
     width: int = 64
     coarse_width: int = 128
+    layers: int = 12
+    heads: int = 12
+    residual: bool = True
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of the loss terms; a term of weight 0 is not computed.
 
-    pixel        error of the reconstruction over the error of copying frame t
-    contrast     L_tcl of the paper (Tcl)
-    temperature  of L_tcl
-    contrast_pairs  how many pairs of a batch L_tcl is computed on; each costs two more passes through the encoder
-    prior        mean squared norm of z, which keeps its scale from drifting
+    pixel             squared error of the reconstruction
+    relative          divide `pixel` and `feature` by the error of copying frame t: 1 is copying, 0 is perfect
+    perceptual        squared error in the features of a frozen vision model
+    perceptual_model  its name on the hub, or its folder
+    feature           squared error of predicted features of frame t + n, in a backbone that is frozen
+    contrast          L_tcl of the paper (Tcl)
+    temperature       of L_tcl
+    contrast_pairs    how many pairs of a batch L_tcl is computed on; each costs two more passes through the encoder
+    negatives         of L_tcl: `reverse`, the paper's two; `batch`: the other pairs of the batch as well
+    reversal          |z(a, b) + z(b, a)|^2 over |z(a, b)|^2
+    composition       |z(a, m) + z(m, b) - z(a, b)|^2 over |z(a, b)|^2, m the frame in the middle
+    kl                divergence of a variational z from a unit normal
     """
 
     pixel: float = 1.0
+    relative: bool = True
+    perceptual: float = 0.0
+    perceptual_model: str = ""
+    feature: float = 0.0
     contrast: float = 0.0
     temperature: float = 0.1
     contrast_pairs: int = 16
-    prior: float = 0.0
+    negatives: Literal["reverse", "batch"] = "reverse"
+    reversal: float = 0.0
+    composition: float = 0.0
+    kl: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("pixel", "perceptual", "feature", "contrast", "reversal", "composition", "kl"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+        if self.perceptual and not self.perceptual_model:
+            raise ValueError("perceptual_model is missing: the name of a `transformers` vision model, or its folder")
+        if not (self.pixel or self.perceptual or self.feature):
+            raise ValueError("nothing is predicted: give pixel, perceptual or feature a weight")
+
+    @property
+    def pixels_predicted(self) -> bool:
+        """Whether the forward dynamics makes pictures."""
+        return self.pixel > 0 or self.perceptual > 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +180,7 @@ class MotionConfig:
     latent_size: int = 64
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     forward: ForwardDynamicsConfig = field(default_factory=ForwardDynamicsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
@@ -89,19 +188,59 @@ class MotionConfig:
         for name in ("gap_s", "image_size", "latent_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for part in ("backbone", "forward"):
-            patch = getattr(self, part).patch
-            if self.image_size % (4 * patch):
-                raise ValueError(f"image_size must be a multiple of 4 x {part}.patch = {4 * patch}, "
+        cells = 4 if "conv" in (self.inverse.kind, self.forward.kind) else 1
+        patches = {"forward": self.forward.patch}
+        if self.backbone.kind == "patch":
+            patches["backbone"] = self.backbone.patch
+        for part, patch in patches.items():
+            if self.image_size % (cells * patch):
+                raise ValueError(f"image_size must be a multiple of {cells} x {part}.patch = {cells * patch}, "
                                  f"got {self.image_size}")
+        pieces = {"inverse.queries": self.inverse.queries if self.inverse.kind == "qformer" else 1,
+                  "bottleneck.tokens": self.bottleneck.tokens if self.bottleneck.kind == "vq" else 1}
+        for name, count in pieces.items():
+            if self.latent_size % count:
+                raise ValueError(f"latent_size must be a multiple of {name} = {count}, got {self.latent_size}")
+        if self.loss.feature and not self.backbone.fixed:
+            raise ValueError("loss.feature needs a frozen backbone: features that training moves are no target")
+        if (self.loss.kl > 0) != (self.bottleneck.kind == "variational"):
+            raise ValueError("loss.kl and bottleneck.kind: variational go together; one is given without the other")
+        if self.bottleneck.kind == "vq" and self.inverse.antisymmetric:
+            raise ValueError("bottleneck.kind: vq cannot be antisymmetric: codes have no sign")
 
 
-def load_preset(name: str) -> MotionConfig:
-    """The settings of preset `name` in config/motion/, or of the YAML file at path `name`.
+def presets() -> list[str]:
+    """The names of the presets."""
+    return list(resources("config/motion"))
 
-    Raises ConfigError, naming the nearest preset, where there is none.
+
+def load_preset(name: str, size: Size = "small") -> MotionConfig:
+    """The settings of preset `name` in config/motion/, or of the YAML file at path `name`, at `size`.
+
+    A file of one's own need only say what differs from the size. Raises ConfigError, naming the nearest preset, where
+    there is none.
     """
-    presets = resources("config/motion")
-    if name not in presets and not name.endswith((".yaml", ".yml")):
-        raise config.ConfigError(f"no motion preset {name!r}; {config.nearest(name, presets)}")
-    return config.load(MotionConfig, presets.get(name, name))
+    found = resources("config/motion")
+    if name not in found and not name.endswith((".yaml", ".yml")):
+        raise config.ConfigError(f"no motion preset {name!r}; {config.nearest(name, found)}")
+    sizes = resources("config/motion/sizes")
+    if size not in sizes:
+        raise config.ConfigError(f"no size {size!r}; {config.nearest(size, sizes)}")
+    return config.load(MotionConfig, found.get(name, name), base=sizes[size])
+
+
+def with_options(settings: MotionConfig, **options: Any) -> MotionConfig:
+    """`settings` with dotted keys replaced: with_options(settings, **{"loss.kl": 1e-6, "latent_size": 32}).
+
+    Raises ConfigError for an unknown key or a value that does not fit.
+    """
+    tree = config.to_dict(settings)
+    for key, value in options.items():
+        *parents, leaf = key.split(".")
+        place = tree
+        for parent in parents:
+            if not isinstance(place.get(parent), dict):
+                raise config.ConfigError(f"option {key!r}: unknown key {parent!r}; {config.nearest(parent, place)}")
+            place = place[parent]
+        place[leaf] = value
+    return config.build(MotionConfig, tree, "options")

@@ -10,27 +10,55 @@ from como_core.motion.config import LossConfig
 
 def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch.Tensor, config: LossConfig
                 ) -> dict[str, torch.Tensor]:
-    """Weighted sum under "loss", and each term of it, from MotionModel.forward's output and its input pixels."""
-    terms = {"pixel": pixel_loss(out["change"], second - first)}
+    """Weighted sum under "loss", and each term of it, from MotionModel.forward's output and pixels [B, 3, H, W]."""
+    terms: dict[str, torch.Tensor] = {}
+    if config.pixel:
+        terms["pixel"] = prediction_loss(out["pixels"], second, first if config.relative else None)
+    if config.feature:
+        terms["feature"] = prediction_loss(out["features"], out["features_second"],
+                                           out["features_first"] if config.relative else None)
     if config.contrast:
         latent = out["latent"][:len(out["later"])]
-        terms["contrast"] = contrast_loss(latent, out["later"], out["reverse"], config.temperature)
-    if config.prior:
-        terms["prior"] = out["latent"].square().mean()
-    return {"loss": sum(getattr(config, name) * term for name, term in terms.items()), **terms}  # type: ignore[dict-item]
+        terms["contrast"] = contrast_loss(latent, out["later"], out["reverse"], config.temperature, config.negatives)
+    if config.reversal:
+        terms["reversal"] = reversal_loss(out["latent"], out["reverse"])
+    if config.composition:
+        terms["composition"] = composition_loss(out["before"], out["after"], out["latent"])
+    # The bottleneck's own; the quantiser has weighed its commitment already.
+    terms |= {name: out[name] for name in ("kl", "commitment") if name in out}
+    total = sum(getattr(config, name, 1.0) * term for name, term in terms.items())
+    return {"loss": total, **terms}  # type: ignore[dict-item]
 
 
-def pixel_loss(predicted: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    """Squared error of the predicted change over that of predicting none: 1 is copying frame t, 0 is perfect."""
-    return (predicted - change).square().mean() / change.square().mean().clamp_min(1e-8)
+def prediction_loss(predicted: torch.Tensor, target: torch.Tensor, copied: torch.Tensor | None) -> torch.Tensor:
+    """Mean squared error, over that of predicting `copied` where it is given: 1 is copying frame t, 0 is perfect."""
+    error = (predicted - target).square().mean()
+    return error if copied is None else error / (copied - target).square().mean().clamp_min(1e-8)
 
 
-def contrast_loss(latent: torch.Tensor, later: torch.Tensor, reverse: torch.Tensor, temperature: float) -> torch.Tensor:
+def contrast_loss(latent: torch.Tensor, later: torch.Tensor, reverse: torch.Tensor, temperature: float,
+                  negatives: str = "reverse") -> torch.Tensor:
     """L_tcl = -log(e^S1 / (e^S1 + e^S2 + e^S3)), cosines over `temperature` (paper, section 3).
 
     S1 = (z_{t,t+n+d}, z_{t,t+n}) is drawn together; S2 = (z_{t,t+n+d}, z_{t+n,t}) and S3 = (z_{t,t+n}, z_{t+n,t})
-    are pushed apart. All inputs [B, D].
+    are pushed apart. With negatives "batch" so are (z_{t,t+n+d}, z) of every other pair. All inputs [B, D].
     """
     pairs = ((later, latent), (later, reverse), (latent, reverse))
-    scores = torch.stack([functional.cosine_similarity(a, b, dim=-1) for a, b in pairs], dim=-1) / temperature
-    return -functional.log_softmax(scores, dim=-1)[:, 0].mean()
+    scores = torch.stack([functional.cosine_similarity(a, b, dim=-1) for a, b in pairs], dim=-1)
+    if negatives == "batch":
+        others = functional.cosine_similarity(later[:, None], latent[None], dim=-1)
+        same = torch.eye(len(latent), dtype=torch.bool, device=latent.device)
+        scores = torch.cat([scores, others.masked_fill(same, -torch.inf)], dim=1)
+    return -functional.log_softmax(scores / temperature, dim=-1)[:, 0].mean()
+
+
+def reversal_loss(latent: torch.Tensor, reverse: torch.Tensor) -> torch.Tensor:
+    """|z(a, b) + z(b, a)|^2 over |z(a, b)|^2, of [B, D] each: 0 where going back undoes going there."""
+    there = latent[:len(reverse)]
+    return (there + reverse).square().mean() / there.square().mean().clamp_min(1e-8)
+
+
+def composition_loss(before: torch.Tensor, after: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """|z(a, m) + z(m, b) - z(a, b)|^2 over |z(a, b)|^2, of [B, D] each: 0 where motions add up."""
+    whole = latent[:len(before)]
+    return (before + after - whole).square().mean() / whole.square().mean().clamp_min(1e-8)

@@ -74,6 +74,13 @@ class Pairs:
         swap = ((found <= self.first[index]) & (other <= high)) | (found > high)
         return np.where(swap, other, found)
 
+    def middle(self, index: np.ndarray) -> np.ndarray:
+        """The frame nearest in time to the middle of each pair of `index`; an end of it where none lies between."""
+        first, second = self.first[index], self.second[index]
+        wanted = (self.timestamps[first] + self.timestamps[second]) / 2
+        return np.array([a + nearest(self.timestamps[a:b + 1], np.array([time]))[0]
+                         for a, b, time in zip(first, second, wanted, strict=True)], np.int64)
+
 
 def partner(timestamps: np.ndarray, gap_s: float) -> np.ndarray:
     """For each frame of a clip the index of the frame `gap_s` later, int64 [T]; -1 where there is none."""

@@ -1,6 +1,6 @@
-"""Label recordings with latent motion: z and a confidence for every step of every video and bag.
+"""Label recordings with latent motion: z and a confidence for every step of every recording.
 
-    manifest = relabel(["videos/", "bags/"], "runs/motion", "relabeled")
+    manifest = relabel(["videos/", "bags/", "demos.hdf5"], "runs/motion", "relabeled")
 
 Originals are only read. Each recording has a label file of its own in the output folder, named after it and its hash,
 so that an interrupted run goes on where it stopped.
@@ -8,11 +8,12 @@ so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from como_core.episode import Episode
-from como_core.errors import ComoError
+from como_core.errors import ComoError, OutputError
 from como_core.formats.bag_layout import is_bag
 from como_core.formats.label_bag import write_label_bag
 from como_core.formats.labels import LABEL_SUFFIX, LabelFile, read_labels, sha256_of, write_labels
@@ -26,6 +27,7 @@ from como_core.formats.manifest import (
     write_manifest,
 )
 from como_core.formats.rosbag import frame_stamps_ns
+from como_core.formats.source_files import split_source
 from como_core.formats.sources import open_sources
 from como_core.motion.clip import label_clip
 from como_core.motion.model import MotionModel, load_motion
@@ -37,17 +39,19 @@ _DIGITS = 12  # of a hash, in names that people read
 
 def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, camera: str | None = None,
             device: str = "cpu") -> Manifest:
-    """Label every video and bag at or below `paths` with the motion model in folder `model`; returns what was written.
+    """Label every recording at or below `paths` with the motion model in folder `model`; returns what was written.
 
     Into `out` go a label file per recording, for a bag also a bag of labels, and manifest.json. A recording that is
     labelled already is left as it is; one that cannot be read, or is shorter than the gap, is named in the manifest
     with the reason and costs only itself.
 
-    Raises ComoError where nothing at all can be labelled, or `out` holds labels of another model.
+    Raises ComoError where nothing at all can be labelled, or `out` holds labels of another model; OutputError where
+    `out` cannot be written.
     """
     folder, loaded = Path(out), load_motion(model, device)
     identity = f"{Path(model).name}@{sha256_of(Path(model) / TENSORS)[:_DIGITS]}"
     before = _manifest_before(folder, identity)
+    _need_room(folder)
     sources = open_sources(paths)
     labelled = {entry.source: entry for entry in (before.labelled if before else ())}
     skipped = [(str(path), reason) for path, reason in sources.skipped]
@@ -55,6 +59,8 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
         try:
             entry = _label(episode, loaded, identity, folder, camera)
             labelled[entry.source] = entry
+        except OutputError:
+            raise
         except ComoError as error:
             skipped.append((episode.source, str(error)))
     if not labelled:
@@ -66,9 +72,10 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
 
 
 def _label(episode: Episode, model: MotionModel, identity: str, folder: Path, camera: str | None) -> LabelledSource:
-    source = Path(episode.source)
-    digest = sha256_of(source)
-    name = f"{source.parent.name}_{source.stem}-{digest[:_DIGITS]}".lstrip("_")
+    source, digest = Path(episode.source), sha256_of(episode.source)
+    recording, member = split_source(source)
+    words = [recording.parent.name, recording.stem, *([member] if member else [])]
+    name = "_".join(word for word in words if word) + f"-{digest[:_DIGITS]}"
     path, bag = folder / f"{name}{LABEL_SUFFIX}", is_bag(source)
     if not path.is_file() or read_labels(path).model != identity:
         latent, confidence = label_clip(model, episode, camera)
@@ -77,6 +84,16 @@ def _label(episode: Episode, model: MotionModel, identity: str, folder: Path, ca
             write_label_bag(folder / name, labels, frame_stamps_ns(episode))
         write_labels(path, labels)  # last, since its presence says that the recording is done
     return LabelledSource(relative_to(source, folder), digest, path.name, len(episode), name if bag else None)
+
+
+def _need_room(folder: Path) -> None:
+    """Find out before the work, not after it, that nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
 
 
 def _manifest_before(folder: Path, identity: str) -> Manifest | None:

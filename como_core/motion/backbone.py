@@ -1,0 +1,162 @@
+"""Backbones: from pixels to a grid of features [B, C, h, w], aligned with the picture and the same at every call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from como_core.errors import ComoError
+from como_core.motion.config import BackboneConfig
+
+# What vision models were normalised with, where theirs does not say: mean and standard deviation of ImageNet's RGB.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class BackboneError(ComoError):
+    """A backbone that cannot be had; the message names it, the reason and the remedy."""
+
+
+def make_backbone(config: BackboneConfig, image_size: int) -> PatchBackbone | PretrainedBackbone:
+    """The backbone that `config` asks for, for pictures of `image_size` pixels. Raises BackboneError."""
+    if config.kind == "patch":
+        return PatchBackbone(config, image_size)
+    return PretrainedBackbone(config.model, image_size, config.layer, config.sha256)
+
+
+class PatchBackbone(nn.Module):
+    """A linear embedding of square patches, learned with the rest or fixed. Needs no download.
+
+    Being linear, its difference of two frames is the embedding of their pixel difference, cell by cell.
+    """
+
+    def __init__(self, config: BackboneConfig, image_size: int) -> None:
+        super().__init__()
+        self.width, self.cells, self.sha256 = config.width, image_size // config.patch, ""
+        self.embed = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
+        if config.frozen:
+            nn.init.orthogonal_(self.embed.weight.view(config.width, -1))
+            self.embed.requires_grad_(False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.embed(pixels)  # [B, C, h, w]
+
+
+class PretrainedBackbone(nn.Module):
+    """A frozen vision model of `transformers`: ViT, MAE, DINOv2, DINOv3, SigLIP, V-JEPA 2, or another of their shape.
+
+    Only patch tokens are kept, in the order of the picture. Its weights are no parameters of this module: no optimiser
+    finds them, no average copies them and no checkpoint repeats them; `sha256` says which they were.
+    """
+
+    _scale: torch.Tensor
+    _shift: torch.Tensor
+
+    def __init__(self, model: str, image_size: int, layer: int = -1, sha256: str = "") -> None:
+        """Raises BackboneError where `model` cannot be loaded, or its weights are not those of `sha256`."""
+        super().__init__()
+        network, settings = _load(model, image_size)
+        self.name, self._layer = model, layer
+        self._tube = settings.tubelet_size if settings.model_type == "vjepa2" else 0
+        # A tuple hides it from torch, which would count its parameters as ours.
+        self._network = (network.eval().requires_grad_(False),)
+        self._options: dict[str, Any] = {}
+        if settings.model_type in ("vit_mae", "siglip_vision_model", "siglip", "vit"):
+            self._options["interpolate_pos_encoding"] = True
+        self._ordered = settings.model_type == "vit_mae"
+        patch = settings.patch_size
+        self._patch = patch if isinstance(patch, int) else patch[-1]
+        if image_size % self._patch:
+            raise BackboneError(f"{model}: pictures of {image_size} pixels do not divide into its patches of "
+                                f"{self._patch}; choose image_size accordingly")
+        self.cells, self.width = image_size // self._patch, settings.hidden_size
+        mean, std = _normalisation(model)
+        # From [-1, 1] to what the model was trained on.
+        self.register_buffer("_scale", 0.5 / torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", ((0.5 - torch.tensor(mean)) / torch.tensor(std)).view(1, 3, 1, 1),
+                             persistent=False)
+        self.sha256 = _digest(network)
+        if sha256 and sha256 != self.sha256:
+            raise BackboneError(f"{model}: its weights are not those that the motion model was trained with (sha256 "
+                                f"{self.sha256[:12]}, expected {sha256[:12]}); give the original backbone")
+
+    @property
+    def network(self) -> nn.Module:
+        """The frozen vision model itself."""
+        return self._network[0]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features [B, C, h, w] of pixels [B, 3, H, W] in [-1, 1]. Gradient flows to the pixels, never to weights."""
+        pixels = pixels * self._scale + self._shift
+        options = dict(self._options)
+        if self._ordered:
+            # MAE shuffles its patches even where it masks none; ordered noise keeps their order.
+            count = self.cells**2
+            options["noise"] = torch.arange(count, device=pixels.device, dtype=torch.float32).expand(len(pixels), count)
+        if self._layer != -1:
+            options["output_hidden_states"] = True
+        if self._tube:
+            # A frame is a still video, as long as one tube.
+            still = pixels[:, None].expand(-1, self._tube, -1, -1, -1)
+            out = self.network(pixel_values_videos=still, skip_predictor=True, **options)
+        else:
+            out = self.network(pixel_values=pixels, **options)
+        tokens = out.last_hidden_state if self._layer == -1 else out.hidden_states[self._layer]
+        tokens = tokens[:, tokens.shape[1] - self.cells**2:]  # class and register tokens stand before the patches
+        return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> PretrainedBackbone:
+        self.network._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
+    from transformers import AutoConfig, AutoModel, SiglipVisionModel, ViTMAEModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        settings = AutoConfig.from_pretrained(model)
+        changes: dict[str, Any] = {}
+        if settings.model_type == "vit_mae":
+            changes["mask_ratio"] = 0.0
+        if settings.model_type == "vjepa2":
+            changes["crop_size"] = image_size  # its position encoding counts rows of the size it was made for
+        kinds: dict[str, Any] = {"vit_mae": ViTMAEModel, "siglip": SiglipVisionModel,
+                                 "siglip_vision_model": SiglipVisionModel}
+        network = kinds.get(settings.model_type, AutoModel).from_pretrained(model, **changes)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BackboneError(f"{model}: no vision model of `transformers` can be loaded from it: {reason}. Give a name "
+                            "on the Hugging Face hub (needs internet once) or a folder with config.json and "
+                            "model.safetensors") from error
+    if not hasattr(network.config, "patch_size"):
+        raise BackboneError(f"{model}: {network.config.model_type} has no patches; give a vision transformer such as "
+                            "facebook/dinov2-base or facebook/vit-mae-large")
+    return network, network.config
+
+
+def _normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the model wants its RGB in [0, 1] normalised with."""
+    from transformers.utils import cached_file
+
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        path = cached_file(model, name, _raise_exceptions_for_missing_entries=False,
+                           _raise_exceptions_for_connection_errors=False)
+        said = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        if "image_mean" in said and "image_std" in said:
+            return tuple(said["image_mean"]), tuple(said["image_std"])
+    return _IMAGENET
+
+
+def _digest(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
