@@ -1,9 +1,11 @@
-"""The frame cache: right pixels, decoded once, made anew when a source changes, never half there."""
+"""The frame cache: right pixels, decoded once, made anew when a source changes, never half there, never too large."""
 
+import gc
 import multiprocessing
 import os
 import pickle
 import shutil
+import time
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
@@ -78,37 +80,126 @@ def test_a_recording_without_camera_names_stands_for_any():
         camera_frames(robot, "wrist")
 
 
-def test_progress_sees_every_episode(tmp_path):
+def test_progress_sees_every_frame_and_how_many_there_are(tmp_path):
     seen = []
 
-    def progress(items):
+    def progress(items, *, total):
+        seen.append(total)
         for item in items:
             yield item
-            seen.append(item.source)
+            seen.append("frame")
 
-    FrameCache.build([episode(2, source="a"), episode(2, source="b")], None, 8, tmp_path, progress)
-    assert seen == ["a", "b"]
+    FrameCache.build([episode(2, source="a"), episode(3, source="b")], None, 8, tmp_path, progress)
+    assert seen == [5, *["frame"] * 5]
 
 
 class Broken:
+    """Frames of which the third cannot be decoded, or of which there are fewer than was said."""
+
     shape = (4, 8, 8, 3)
+
+    def __init__(self, short=False):
+        self.short = short
 
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
         if index == 2:
-            raise ComoError("a.mp4: frame 2 cannot be decoded")
+            raise IndexError if self.short else ComoError("frame 2 cannot be decoded")
         return np.zeros((8, 8, 3), np.uint8)
 
 
-def test_a_frame_that_cannot_be_decoded_leaves_no_cache(tmp_path):
-    broken = Episode(np.arange(4.0), {"front": Broken()}, str(tmp_path / "a.mp4"))
-    (tmp_path / "a.mp4").write_bytes(b"x")
+def broken_episode(tmp_path, name, short=False):
+    (tmp_path / name).write_bytes(b"x")
+    return Episode(np.arange(4.0), {"front": Broken(short)}, str(tmp_path / name))
+
+
+def test_where_nothing_can_be_decoded_no_cache_is_left(tmp_path):
     for _ in range(2):
-        with pytest.raises(ComoError, match="frame 2 cannot be decoded"):
-            FrameCache.build([broken], None, 8, tmp_path / "cache")
+        with pytest.raises(ComoError, match="1 episodes were given; the first: frame 2 cannot be decoded"):
+            FrameCache.build([broken_episode(tmp_path, "a.mp4")], None, 8, tmp_path / "cache")
     assert os.listdir(tmp_path / "cache") == []
+
+
+def test_an_episode_that_breaks_costs_itself_alone_and_is_named(tmp_path):
+    said = []
+    blind = Episode(np.arange(3.0), {}, "blind")
+    given = [episode(5), broken_episode(tmp_path, "a.mp4"), blind, broken_episode(tmp_path, "b.mp4", short=True),
+             episode(3, seed=1)]
+    for _ in range(2):
+        cache = FrameCache.build(given, None, 16, tmp_path / "cache", say=said.append)
+        assert cache.held == (0, 4) and cache.offsets.tolist() == [0, 5, 8] and len(cache.timestamps) == 8
+        for one, start, end in zip((given[0], given[4]), cache.offsets, cache.offsets[1:], strict=False):
+            np.testing.assert_array_equal(cache.frames[start:end], [square(f, 16) for f in one.images["front"]])
+    assert said[0] == said[1], "also when they are not decoded again"
+    assert said[0].splitlines() == [
+        "left out, 3 of 5 episodes, since no pictures come of them:",
+        f"  {tmp_path / 'a.mp4'}: frame 2 cannot be decoded", "  blind: has no camera",
+        f"  {tmp_path / 'b.mp4'}: gives 2 frames, expected 4"]
+    assert cache.left_out[1] == ("blind", "blind: has no camera")
+
+
+def used_since(cache, seconds):
+    os.utime(cache.path, (time.time() - seconds,) * 2)
+    return cache.path
+
+
+def test_older_caches_make_way_the_least_recently_used_first(tmp_path):
+    """Each cache of ten frames takes 31 kB and a little."""
+    said = []
+    paths = [used_since(FrameCache.build([episode(10, seed=i)], None, 32, tmp_path, say=said.append), 100 - i)
+             for i in range(4)]
+    FrameCache.load(paths[0])  # used again, so that the second is the oldest
+    gc.collect()
+    assert not said
+    new = FrameCache.build([episode(10, seed=9)], None, 32, tmp_path, limit_gb=110e-6, say=said.append)
+    assert [path.is_dir() for path in (*paths, new.path)] == [True, False, False, True, True]
+    assert said == [f"{tmp_path}: 2 older frame caches (0.00 GB) removed to make room"]
+    FrameCache.build([episode(10, seed=9)], None, 32, tmp_path, limit_gb=1e-9)  # what is there needs no room
+
+
+def test_caches_in_use_and_foreign_folders_stay(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "frames.bin").write_bytes(b"x" * 100_000)
+    held = FrameCache.build([episode(10)], None, 32, tmp_path)
+    context = multiprocessing.get_context("spawn")
+    queue, done = context.Queue(), context.Event()
+    path = FrameCache.build([episode(10, seed=1)], None, 32, tmp_path).path
+    child = context.Process(target=_hold, args=(path, queue, done))
+    child.start()
+    assert queue.get(timeout=60) == 10
+    gc.collect()
+    with pytest.raises(ComoError, match=r"10 frames of 32 px need 0.00 GB beside 0.00 GB of caches in use, and the li"):
+        FrameCache.build([episode(10, seed=2)], None, 32, tmp_path, limit_gb=70e-6)
+    assert held.path.is_dir() and path.is_dir() and held.frames.shape == (10, 32, 32, 3)
+    done.set()
+    child.join(timeout=60)
+    FrameCache.build([episode(10, seed=2)], None, 32, tmp_path, limit_gb=70e-6)
+    assert held.path.is_dir() and not path.exists() and (tmp_path / "notes").is_dir()
+
+
+def _hold(path, queue, done):
+    cache = FrameCache.load(path)
+    queue.put(len(cache.frames))
+    done.wait(60)
+
+
+def test_what_a_killed_process_left_half_written_makes_way(tmp_path):
+    left = tmp_path / f"{'0' * 24}.abc.part"
+    left.mkdir()
+    (left / "frames.bin").write_bytes(b"x" * 50_000)
+    FrameCache.build([episode(10)], None, 32, tmp_path, limit_gb=60e-6)
+    assert not left.exists()
+
+
+def test_a_cache_larger_than_the_limit_says_the_numbers_and_removes_nothing(tmp_path):
+    old = FrameCache.build([episode(10)], None, 32, tmp_path).path
+    gc.collect()
+    with pytest.raises(ComoError, match=r"2000 frames of 32 px need 0.01 GB, and the limit of this frame cache is "
+                                        r"0.00 GB; raise the limit, choose a smaller picture size, or give fewer"):
+        FrameCache.build([episode(2000, height=2, width=2)], None, 32, tmp_path, limit_gb=0.001)
+    assert old.is_dir()
 
 
 def test_no_frames_no_room_and_no_folder_are_plain_errors(tmp_path, monkeypatch):
@@ -126,7 +217,7 @@ def test_no_frames_no_room_and_no_folder_are_plain_errors(tmp_path, monkeypatch)
         setrlimit(RLIMIT_FSIZE, old)
     assert os.listdir(tmp_path / "cache") == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1000))
-    with pytest.raises(ComoError, match=r"20 frames need 0.00 GB, 0.00 GB are free; make room"):
+    with pytest.raises(ComoError, match=r"20 frames of 32 px need 0.00 GB, 0.00 GB are free or taken by older caches"):
         FrameCache.build([episode(20)], None, 32, tmp_path / "cache")
 
 

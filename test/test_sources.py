@@ -91,7 +91,7 @@ def test_a_recording_that_changed_or_went_is_skipped_and_named(folder):
     assert len(sources.episodes) == 1
     assert "0.mp4: labels belong to another recording" in sources.summary()
     (folder / "videos" / "drawer" / "1.mp4").unlink()
-    with pytest.raises(ComoError, match=r"(?s)no video or bag that can be read; 0 episodes read, 2 skipped.*1.mp4"):
+    with pytest.raises(ComoError, match=r"(?s)no recording that can be read; 0 episodes read, 2 skipped.*1.mp4"):
         open_sources([folder / "relabeled"])
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_manifest_is_named_and_a_foreign_one_is_no_manifest(folder):
     with pytest.raises(ComoError, match=r"relabeled/manifest.json: unknown key 'gap'; did you mean 'gap_s'"):
         open_sources([folder / "relabeled"])
     path.write_text('{"dataset": "somebody\'s"}')
-    with pytest.raises(ComoError, match="relabeled: no video or bag that can be read"):
+    with pytest.raises(ComoError, match="relabeled: no recording that can be read"):
         open_sources([folder / "relabeled"])
     with pytest.raises(ComoError, match="is not a list of labels made by `como relabel`"):
         read_manifest(folder / "relabeled")
@@ -111,7 +111,7 @@ def test_a_damaged_manifest_is_named_and_a_foreign_one_is_no_manifest(folder):
 def test_a_path_that_does_not_exist_is_an_error_and_not_a_skip(folder):
     with pytest.raises(ComoError, match="nowhere: no such file or folder"):
         open_sources([folder / "videos", folder / "nowhere"])
-    with pytest.raises(ComoError, match="no path: no video or bag that can be read"):
+    with pytest.raises(ComoError, match="no path: no recording that can be read"):
         open_sources([])
 
 

@@ -17,14 +17,15 @@ def train(
     camera: str | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Learn latent motion from videos and bags. No action labels are needed, and none are read.
+    """Learn latent motion from video of any kind. No action labels are needed, and none are read.
 
     An interrupted run is taken up again by the same command.
 
     Example: como motion train --preset como --data videos/ bags/ -o runs/motion
 
     Args:
-        data: Videos, bags, or folders of them, nested as you like. What cannot be read is named and left out.
+        data: Videos, bags, LeRobot data sets, robomimic or LIBERO HDF5 files, or folders of them, nested as you like.
+            What cannot be read is named and left out.
         output: Folder for the checkpoint, the training state and the TensorBoard log.
         preset: A name in config/motion/ (como, como-v1, continuous), or a YAML file of your own.
         steps: Training steps; the preset's where not given.
@@ -65,8 +66,8 @@ def evaluate(
 
     Args:
         run: Folder of the model, as `como motion train` wrote it.
-        data: Bags with actions, or folders of them.
-        interface: The robot's interface YAML; the one inside the bags where not given.
+        data: Bags, LeRobot data sets or HDF5 files with actions, or folders of them, all of one robot.
+        interface: The robot's interface YAML; where not given, what the recordings say of their actions.
         camera: Which camera; the first where not given.
         cache: Folder for decoded frames; RUN/cache where not given.
         seed: Of the split into folds.

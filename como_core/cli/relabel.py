@@ -15,15 +15,15 @@ def relabel(
     camera: str | None = None,
     device: str = "cpu",
 ) -> None:
-    """Label videos and bags with latent motion: z and a confidence in [0, 1] for every step.
+    """Label recordings of any kind with latent motion: z and a confidence in [0, 1] for every step.
 
-    Originals are never written. OUTPUT gets a label file for each recording, a bag of labels for each bag, and
+    Originals are never written. OUTPUT gets a label file for each episode, a bag of labels for each bag, and
     manifest.json with hashes. Run again, it does only what is missing.
 
     Example: como relabel videos/ bags/ --model runs/motion -o relabeled/
 
     Args:
-        source: Videos, bags, or folders of them.
+        source: Videos, bags, LeRobot data sets, robomimic or LIBERO HDF5 files, or folders of them.
         model: Folder of a motion model, as `como motion train` wrote it.
         output: Folder for the labels; give it to `como policy train --videos`.
         camera: Which camera of recordings with several; the first where not given.

@@ -1,7 +1,7 @@
 """Decoded once, read often: frames of many episodes as one memory-mapped array of small squares.
 
     cache = FrameCache.build(episodes, camera=None, size=64, directory="runs/motion/cache")
-    cache.frames[cache.offsets[3]:cache.offsets[4]]  # uint8 [T, 64, 64, 3], the frames of episode 3
+    cache.frames[cache.offsets[3]:cache.offsets[4]]  # uint8 [T, 64, 64, 3], the frames of episodes[cache.held[3]]
 """
 
 from __future__ import annotations
@@ -11,18 +11,28 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 import cv2
 import numpy as np
 
 from como_core.episode import Episode, Frames
 from como_core.errors import ComoError
+from como_core.formats.cache_room import being_written, in_use, make_room
 from como_core.formats.lazy import CAMERA
+from como_core.formats.source_files import files_of
 
-_VERSION = 1  # of the files and of `square`; another number makes every cache anew
+_VERSION = 2  # of the files and of `square`; another number makes every cache anew
+_INDEX = "index.json"
+
+
+class Progress(Protocol):
+    """Passes items on and shows how many of `total` have passed; where a recording breaks, fewer come."""
+
+    def __call__(self, items: Iterable[Any], /, *, total: int) -> Iterable[Any]: ...
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
@@ -60,14 +70,18 @@ class FrameCache:
     """Frames of E episodes end to end.
 
     frames      uint8 [N, size, size, 3], RGB, memory-mapped, read only
-    offsets     int64 [E + 1]; episode e is frames offsets[e] .. offsets[e + 1]
+    offsets     int64 [E + 1]; the frames of the e-th episode are offsets[e] .. offsets[e + 1]
     timestamps  float64 [N], seconds on each episode's own clock
+    held        which of the episodes given to `build` these E are, increasing
+    left_out    source of each of the others, and why no pictures came of it
     path        the folder of this cache
     """
 
     frames: np.ndarray
     offsets: np.ndarray
     timestamps: np.ndarray
+    held: tuple[int, ...]
+    left_out: tuple[tuple[str, str], ...]
     path: Path
 
     @classmethod
@@ -77,82 +91,139 @@ class FrameCache:
         camera: str | None,
         size: int,
         directory: str | Path,
-        progress: Callable[[Sequence[Episode]], Iterable[Episode]] | None = None,
+        progress: Progress | None = None,
+        limit_gb: float | None = None,
+        say: Callable[[str], None] = print,
     ) -> FrameCache:
         """The cache of `episodes` below `directory`; decodes only where the same files were not decoded there before.
 
-        `progress` may wrap the loop over episodes, to show where it is. A source that was changed is decoded again.
-        Raises ComoError where there is no episode, no such camera, or not enough room on the disk.
+        An episode that has no such camera, or breaks while it is decoded, is left out, and `say` is told its name.
+        `progress` may wrap the frames, to show where decoding is. A source that was changed is decoded again.
+
+        Where the caches below `directory` would grow beyond `limit_gb`, or beyond the disk, others that no process uses
+        are removed, the least recently used first, and `say` is told. None: the disk is the limit.
+
+        Raises ComoError where no episode is left, or there is no room even so.
         """
         directory = Path(directory)
-        lengths = [len(episode) for episode in episodes]
-        if sum(lengths) == 0:
-            raise ComoError(f"no frames to put into {directory}: {len(episodes)} episodes were given")
-        frames = [camera_frames(episode, camera) for episode in episodes]
-        path = directory / _key(episodes, frames, size)
+        parts = [_Part.of(episode, camera) for episode in episodes]
+        path = directory / _key(parts, size)
         if not path.is_dir():
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            timestamps = np.concatenate([episode.timestamps for episode in episodes])
-            shown = progress(episodes) if progress else episodes
-            squares = (square(frame, size) for _, part in zip(shown, frames, strict=True) for frame in iter(part))
-            _write(path, squares, (int(offsets[-1]), size, size, 3), offsets, timestamps)
-        return cls.load(path)
+            count = sum(len(part.frames) for part in parts if part.frames is not None)
+            if count:
+                make_room(directory, count * size * size * 3, f"{count} frames of {size} px", limit_gb, say)
+            _write(path, parts, size, progress)
+        cache = cls.load(path)
+        if cache.left_out:
+            lines = [f"  {why if name in why else f'{name}: {why}'}" for name, why in cache.left_out]
+            say("\n".join([f"left out, {len(lines)} of {len(episodes)} episodes, since no pictures come of them:",
+                           *lines]))
+        return cache
 
     @classmethod
     def load(cls, path: Path) -> FrameCache:
-        """Map a cache that `build` has made."""
-        return cls(np.load(path / "frames.npy", mmap_mode="r"), np.load(path / "offsets.npy"),
-                   np.load(path / "timestamps.npy"), path)
+        """Map a cache that `build` has made; it counts as used as long as its frames are."""
+        index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
+        frames = in_use(path, tuple(index["shape"]))
+        return cls(frames, np.load(path / "offsets.npy"), np.load(path / "timestamps.npy"), tuple(index["held"]),
+                   tuple((source, why) for source, why in index["left_out"]), path)
 
     def __reduce__(self) -> tuple[Callable[[Path], FrameCache], tuple[Path]]:
         return FrameCache.load, (self.path,)  # Another process maps the file; the pixels are not sent.
 
 
-def _write(
-    path: Path, squares: Iterable[np.ndarray], shape: tuple[int, ...], offsets: np.ndarray, timestamps: np.ndarray
-) -> None:
-    needed = int(np.prod(shape))
+@dataclass(frozen=True)
+class _Part:
+    """What one episode gives to a cache: frames, or None and why; `identity` tells other contents apart."""
+
+    episode: Episode
+    frames: Frames | None
+    identity: list[object]
+    why: str = ""
+
+    @classmethod
+    def of(cls, episode: Episode, camera: str | None) -> _Part:
+        try:
+            frames = camera_frames(episode, camera)
+            name = next(name for name, candidate in episode.images.items() if candidate is frames)
+            times = [len(episode), *episode.timestamps[[0, -1]].tolist()] if len(episode) else []
+            state = _state_of(episode.source) or _contents(frames)
+        except ComoError as error:
+            return cls(episode, None, [episode.source, str(error)], str(error))
+        return cls(episode, frames, [episode.source, name, times, state])
+
+
+def _write(path: Path, parts: Sequence[_Part], size: int, progress: Progress | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        if free < needed:
-            raise ComoError(f"{path.parent}: {shape[0]} frames need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
-                            "free; make room or choose another cache folder")
         part = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent))
     except OSError as error:
         raise ComoError(f"{path.parent}: frames cannot be cached there: {error.strerror}") from error
     try:
-        # Written as a stream: a memory map that outgrows the disk would end the process.
-        with (part / "frames.npy").open("wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for picture in squares:
-                file.write(picture.tobytes())
-        np.save(part / "offsets.npy", offsets)
-        np.save(part / "timestamps.npy", timestamps)
-        if not path.is_dir():  # Another process may have been faster with the same.
-            os.replace(part, path)
+        with being_written(part) as file:
+            lengths, broken = _write_frames(file, parts, size, progress)
+            if not sum(lengths.values()):
+                why = "; the first: " + next(iter(broken.values())) if broken else ""
+                raise ComoError(f"no frames to put into {path.parent}: {len(parts)} episodes were given{why}")
+            np.save(part / "offsets.npy", np.cumsum([0, *lengths.values()]).astype(np.int64))
+            np.save(part / "timestamps.npy", np.concatenate([parts[i].episode.timestamps for i in lengths]))
+            index = {"shape": [sum(lengths.values()), size, size, 3], "held": list(lengths),
+                     "left_out": [[parts[i].episode.source, why] for i, why in sorted(broken.items())]}
+            (part / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+            file.flush()
+            if not path.is_dir():  # Another process may have been faster with the same.
+                os.replace(part, path)
     except OSError as error:
         raise ComoError(f"{path.parent}: frames cannot be cached there: {error.strerror}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _key(episodes: Sequence[Episode], frames: Sequence[Frames], size: int) -> str:
+def _write_frames(file: IO[bytes], parts: Sequence[_Part], size: int, progress: Progress | None
+                  ) -> tuple[dict[int, int], dict[int, str]]:
+    """Write the frames; returns how many each episode gave, by its place, and why others gave none."""
+    broken = {i: part.why for i, part in enumerate(parts) if part.frames is None}
+    lengths = {i: 0 for i in range(len(parts)) if i not in broken}
+    total = sum(len(parts[i].episode) for i in lengths)
+    squares: Iterable[tuple[int, np.ndarray | str]] = _squares(parts, size)
+    # Written as a stream: a memory map that outgrows the disk would end the process.
+    for i, picture in progress(squares, total=total) if progress else squares:
+        if isinstance(picture, str):
+            broken[i] = picture
+            file.seek(-lengths.pop(i) * size * size * 3, os.SEEK_CUR)
+            file.truncate()
+        else:
+            file.write(picture.tobytes())
+            lengths[i] += 1
+    return lengths, broken
+
+
+def _squares(parts: Sequence[_Part], size: int) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Place of the episode and its next square or, where it breaks, why; nothing more comes of it then."""
+    for i, part in enumerate(parts):
+        if part.frames is None:
+            continue
+        count = 0
+        try:
+            for frame in iter(part.frames):
+                yield i, square(frame, size)
+                count += 1
+        except ComoError as error:
+            yield i, str(error)
+        else:
+            if count != len(part.episode):
+                yield i, f"gives {count} frames, expected {len(part.episode)}"
+
+
+def _key(parts: Sequence[_Part], size: int) -> str:
     """Name of a cache: what its frames were made from, and how."""
-    items = []
-    for episode, part in zip(episodes, frames, strict=True):
-        camera = next(name for name, candidate in episode.images.items() if candidate is part)
-        times = [len(episode), float(episode.timestamps[0]), float(episode.timestamps[-1])]
-        items.append([episode.source, camera, times, _state_of(episode.source) or _contents(part)])
-    return hashlib.sha256(json.dumps([_VERSION, size, items]).encode()).hexdigest()[:24]
+    contents = [_VERSION, size, [part.identity for part in parts]]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:24]
 
 
 def _state_of(source: str) -> list[list[object]]:
     """Name, size and modification time of a source's files; empty for an episode that was never a file."""
-    path = Path(source)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files_of(source)]
 
 
 def _contents(frames: Frames) -> str:

@@ -107,3 +107,17 @@ class LazyFrames:
     def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         """Yield uint8 [H, W, 3] for each of `indices`, int64, increasing and in range."""
         raise TypeError(f"{type(self).__name__} does not say how frames are read")
+
+
+class PickedFrames(LazyFrames):
+    """Some frames of a longer recording, by their indices in it: int64 [T], not decreasing."""
+
+    def __init__(self, frames: LazyFrames, picks: np.ndarray) -> None:
+        super().__init__((len(picks), *frames.shape[1:]))
+        self._frames, self._picks = frames, picks
+
+    def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        picks, counts = np.unique(self._picks[indices], return_counts=True)
+        for frame, count in zip(self._frames._read(picks), counts.tolist(), strict=True):
+            yield from (frame.copy() for _ in range(count - 1))
+            yield frame

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from como_core import config
 from como_core.errors import ComoError
+from como_core.formats.source_files import resolved_source
 
 MANIFEST = "manifest.json"
 _FORMAT = "como-labels-manifest-1"
@@ -19,7 +20,7 @@ _FORMAT = "como-labels-manifest-1"
 class LabelledSource:
     """One labelled recording. Paths are relative to the manifest's folder, so that both can move together.
 
-    source   the video or bag
+    source   the recording
     sha256   what `labels.sha256_of` said of it
     labels   its label file
     sidecar  the bag of labels that belongs to a bag, or None
@@ -88,7 +89,7 @@ def is_labelled_folder(folder: Path) -> bool:
 
 def relative_to(path: str | Path, folder: str | Path) -> str:
     """`path` as a manifest in `folder` writes it."""
-    return Path(os.path.relpath(Path(path).resolve(), Path(folder).resolve())).as_posix()
+    return Path(os.path.relpath(resolved_source(path), Path(folder).resolve())).as_posix()
 
 
 def located(entry_path: str, folder: str | Path) -> Path:

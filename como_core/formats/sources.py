@@ -1,27 +1,36 @@
-"""Recordings of any kind as episodes: videos, bags and what `como relabel` wrote; broken ones are named, not fatal.
+"""Recordings of any kind as episodes: videos, bags, LeRobot data sets, robomimic and LIBERO files, labelled folders.
 
-    sources = open_sources(["bags/", "videos/", "relabeled/"])
+    sources = open_sources(["bags/", "videos/", "datasets/", "relabeled/"])
+
+What is broken is named, not fatal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.bag_layout import is_bag
+from como_core.formats.hdf5 import HDF5_SUFFIXES, hdf5_action_names, list_demos, read_demo
 from como_core.formats.labels import read_labels, with_labels
+from como_core.formats.lerobot import LeRobotDataset
+from como_core.formats.lerobot_layout import episode_index, is_lerobot, member_of
 from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
-from como_core.formats.rosbag import read_bag
+from como_core.formats.rosbag import note_of, read_bag
+from como_core.formats.source_files import join_source, split_source
 from como_core.formats.video import VIDEO_SUFFIXES, read_video
 from como_core.interface import Interface
+
+KINDS = "videos, bags, LeRobot data sets, robomimic or LIBERO HDF5 files, or the output of `como relabel`"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What could be read, in the order of the paths, and what could not: path and reason."""
+    """What could be read, in the order of the paths, and what could not: source and reason."""
 
     episodes: list[Episode] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
@@ -33,6 +42,24 @@ class Sources:
         return "\n".join([f"{count}, {len(lines)} skipped:", *lines]) if lines else count
 
 
+@dataclass
+class _File:
+    """A file or data set that was found: the whole of it is wanted, or some members.
+
+    labels  member that was named -> its label file, if any; the member is None where the file itself was named
+    """
+
+    path: Path
+    labels: dict[str | None, Path | None] = field(default_factory=dict)
+
+    def members(self, every: Callable[[], list[str]]) -> list[str]:
+        """Names of the members that are wanted; `every` lists them all."""
+        return every() if None in self.labels else [member for member in self.labels if member is not None]
+
+
+Read = Callable[[], Episode]
+
+
 def open_sources(
     paths: Iterable[str | Path],
     interface: Interface | None = None,
@@ -40,41 +67,70 @@ def open_sources(
 ) -> Sources:
     """Episodes of every recording at or below `paths`, each once; those that cannot be read are listed with the reason.
 
+    A file that holds many gives them all, in their own order, as `path#member`, and such a source may itself be given.
     A folder with the manifest of `como relabel` gives the recordings that it names, with their labels; one that is also
     found without labels is given with them. `interface` is the one that bags are read by, their own where None.
     `progress` may wrap the loop over recordings, to show where it is.
 
     Raises ComoError for a path that does not exist, and where nothing at all can be read.
     """
-    labels: dict[Path, Path | None] = {}
-    names: dict[Path, Path] = {}
     given = [Path(path) for path in paths]
-    for path, label_file in (found for place in given for found in _found(place)):
-        key = path.resolve()
-        names.setdefault(key, path)
-        labels[key] = label_file or labels.get(key)
+    files: dict[Path, _File] = {}
+    for source, label_file in (found for place in given for found in _found(place)):
+        path, member = split_source(source)
+        file = files.setdefault(path.resolve(), _File(path))
+        file.labels[member] = label_file or file.labels.get(member)
     sources = Sources()
-    recordings = list(names.values())
-    for path in progress(recordings) if progress else recordings:
+    readers: dict[Path, tuple[Read, Path | None]] = {}
+    for file in files.values():
         try:
-            sources.episodes.append(_read(path, labels[path.resolve()], interface))
+            for member, read in _recordings(file, interface, sources):
+                source = file.path if member is None else Path(join_source(file.path, member))
+                readers[source] = read, file.labels.get(member)
         except ComoError as error:
-            sources.skipped.append((path, str(error)))
+            sources.skipped.append((file.path, str(error)))
+    recordings = list(readers)
+    for source in progress(recordings) if progress else recordings:
+        read, label_file = readers.pop(source)
+        try:
+            episode = read()
+            if label_file is not None:
+                episode = with_labels(episode, read_labels(label_file), source)
+            sources.episodes.append(episode)
+        except ComoError as error:
+            sources.skipped.append((source, str(error)))
     if not sources.episodes:
         places = ", ".join(map(str, given)) or "no path"
-        raise ComoError(f"{places}: no video or bag that can be read; {sources.summary()}")
+        raise ComoError(f"{places}: no recording that can be read; {sources.summary()}")
     return sources
+
+
+def action_names_of(source: str | Path) -> list[str] | None:
+    """Names of the commanded values of an episode, by its source; None where the recording does not say.
+
+    Of a bag, its interface's without the gripper; of a LeRobot data set, those in info.json; of an HDF5 file, those of
+    its controller or a0, a1, ... Raises ComoError where the recording cannot be read.
+    """
+    path, member = split_source(source)
+    if member is not None and is_lerobot(path):
+        return LeRobotDataset(path).action_names()
+    if member is not None and _is_hdf5(path):
+        return hdf5_action_names(path, member)
+    if not is_bag(path):
+        return None
+    interface = note_of(path).interface
+    return list(interface.action.names) if interface else None
 
 
 def _found(path: Path) -> Iterator[tuple[Path, Path | None]]:
     """Recordings at or below `path`, sorted, with the label file where a manifest names one."""
     if not path.is_dir():
-        if not path.exists():
-            raise ComoError(f"{path}: no such file or folder (expected videos, bags or the output of `como relabel`)")
+        if not split_source(path)[0].exists():
+            raise ComoError(f"{path}: no such file or folder (expected {KINDS})")
         yield path, None
     elif is_labelled_folder(path):
         yield from labelled_sources(read_manifest(path), path)
-    elif is_bag(path):
+    elif is_lerobot(path) or is_bag(path):
         yield path, None
     else:
         for entry in sorted(path.iterdir()):
@@ -82,15 +138,33 @@ def _found(path: Path) -> Iterator[tuple[Path, Path | None]]:
                 continue
             if entry.is_dir():
                 yield from _found(entry)
-            elif entry.is_file() and (entry.suffix.lower() in VIDEO_SUFFIXES or is_bag(entry)):
+            elif entry.is_file() and (entry.suffix.lower() in VIDEO_SUFFIXES or _is_hdf5(entry) or is_bag(entry)):
                 yield entry, None
 
 
-def _read(path: Path, label_file: Path | None, interface: Interface | None) -> Episode:
-    if is_bag(path):
-        episode = read_bag(path, interface)
+def _recordings(file: _File, interface: Interface | None, sources: Sources) -> Iterator[tuple[str | None, Read]]:
+    """Name and reader of each recording in a file; what a data set lacks goes to `sources.skipped`."""
+    path = file.path
+    if is_lerobot(path):
+        yield from _lerobot(file, sources)
+    elif _is_hdf5(path):
+        yield from ((demo, partial(read_demo, path, demo)) for demo in file.members(partial(list_demos, path)))
+    elif is_bag(path):
+        yield None, partial(read_bag, path, interface)
     elif path.is_dir():
-        raise ComoError(f"{path}: is a folder, but no rosbag2")
+        raise ComoError(f"{path}: is a folder, but neither a rosbag2 nor a LeRobot data set")
     else:
-        episode = read_video(path)
-    return episode if label_file is None else with_labels(episode, read_labels(label_file), path)
+        yield None, partial(read_video, path)
+
+
+def _lerobot(file: _File, sources: Sources) -> Iterator[tuple[str, Read]]:
+    dataset = LeRobotDataset(file.path)
+    absence = dataset.absence()
+    if absence and None in file.labels:
+        sources.skipped.append((file.path, absence))
+    for member in file.members(lambda: [member_of(index) for index in dataset.episodes]):
+        yield member, partial(dataset.read, episode_index(member))
+
+
+def _is_hdf5(path: Path) -> bool:
+    return path.suffix.lower() in HDF5_SUFFIXES

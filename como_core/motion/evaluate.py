@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from rich.table import Table
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
-from como_core.formats.bag_layout import is_bag
 from como_core.formats.cache import FrameCache
-from como_core.formats.rosbag import note_of
+from como_core.formats.sources import action_names_of
 from como_core.interface import Interface
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
 from como_core.motion.probe import Features, Probe, Score, run_probe, window_sums
+from como_core.training.progress import track
 
 _PCA_PAIRS = 2000
 _CHUNK = 256
@@ -72,7 +73,10 @@ def evaluate(model: MotionModel, episodes: Sequence[Episode], action_names: Sequ
     labelled = [episode for episode in episodes if episode.action is not None]
     if not labelled:
         raise ComoError(f"none of {len(episodes)} recordings has actions; a probe needs some, such as recorded bags")
-    frames = FrameCache.build(labelled, camera, model.config.image_size, Path(cache))
+    frames = FrameCache.build(labelled, camera, model.config.image_size, Path(cache),
+                              functools.partial(track, title="decoding", unit="frames"))
+    labelled = [labelled[i] for i in frames.held]
+    _require_one_width(labelled, len(action_names))
     pairs = Pairs.build(frames.timestamps, frames.offsets, model.config.gap_s)
     action = np.concatenate([episode.action for episode in labelled if episode.action is not None])
     columns = list(range(len(action_names)))
@@ -134,17 +138,29 @@ def _row(probe: Probe, action_names: Sequence[str]) -> ProbeRow:
 
 
 def action_names(episodes: Sequence[Episode], interface: Interface | None = None) -> list[str]:
-    """Names of the commanded values, the gripper left out: of `interface`, or of the one in the first labelled bag.
+    """Names of the commanded values: of `interface`, or as the first recording with actions that says has them.
 
-    Raises ComoError where there is no labelled bag with an interface in it.
+    A gripper is left out where the recording tells which value it is. Raises ComoError where no recording says.
     """
-    if interface is None:
-        bags = [Path(episode.source) for episode in episodes if episode.action is not None]
-        interface = note_of(bags[0]).interface if bags and is_bag(bags[0]) else None
-    if interface is None:
-        raise ComoError(f"none of {len(episodes)} recordings has actions and says what they mean; "
-                        "give recorded bags, or the robot's interface YAML with --interface")
-    return list(interface.action.names)
+    if interface is not None:
+        return list(interface.action.names)
+    for episode in episodes:
+        names = action_names_of(episode.source) if episode.action is not None else None
+        if names:
+            return names
+    raise ComoError(f"none of {len(episodes)} recordings has actions and says what they mean; give recorded bags, "
+                    "LeRobot data sets or HDF5 files, or the robot's interface YAML with --interface")
+
+
+def _require_one_width(episodes: Sequence[Episode], names: int) -> None:
+    """Raise ComoError unless all actions have the same number of values, and a value for each name."""
+    first = episodes[0]
+    for episode in episodes:
+        assert episode.action is not None and first.action is not None, "only recordings with actions are measured"
+        width, expected = episode.action.shape[1], first.action.shape[1]
+        if width != expected or width < names:
+            raise ComoError(f"{episode.source}: actions have {width} values a step, those of {first.source} have "
+                            f"{expected}, and {names} are named; measure recordings of one robot at a time")
 
 
 def probe_table(report: Evaluation) -> Table:

@@ -14,6 +14,7 @@ from como_core.formats.bag_writer import BagError
 from como_core.formats.labels import read_labels
 from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
 from como_core.formats.rosbag import note_of
+from como_core.formats.source_files import resolved_source
 from como_core.formats.sources import open_sources
 from como_core.interface import Interface
 from como_core.policy.data import check_demonstrations
@@ -46,11 +47,11 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
     Raises ComoError where no demonstration is left, or labels were made by different motion models or gaps.
     """
     require_one_model([*demos, *videos])
-    named = {_resolved(e) for e in open_sources(demos, interface).episodes}
+    named = {resolved_source(e.source) for e in open_sources(demos, interface).episodes}
     found = open_sources([*demos, *videos], interface)
     data = TrainingData([], [], [(str(path), reason) for path, reason in found.skipped])
     for episode in found.episodes:
-        if _resolved(episode) not in named:
+        if resolved_source(episode.source) not in named:
             _take_video(data, episode)
             continue
         try:
@@ -99,7 +100,3 @@ def _take_video(data: TrainingData, episode: Episode) -> None:
         data.skipped.append((episode.source, "video without latent motion; run `como relabel` on it"))
     else:
         data.videos.append(dataclasses.replace(episode, action=None, provenance=None))  # type: ignore[arg-type]
-
-
-def _resolved(episode: Episode) -> Path:
-    return Path(episode.source).resolve()

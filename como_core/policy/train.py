@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,13 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     """
     check_demonstrations(demonstrations, interface, config.observation.state)
     labels = pseudo_label(demonstrations, videos, interface, config.cotraining)
-    episodes = [*demonstrations, *(labels.episodes if labels else [])]
+    given = [*demonstrations, *(labels.episodes if labels else [])]
+    frames, held = camera_stack(given, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
+    episodes = [given[i] for i in held]
+    demonstrations = [given[i] for i in held if i < len(demonstrations)]
+    check_demonstrations(demonstrations, interface, config.observation.state)
     trained = TrainedConfig(config, vocabulary(episodes))
     normaliser = Normaliser.fit(demonstrations)
-    frames = camera_stack(episodes, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
     draw = batches(demonstrations, episodes[len(demonstrations):], trained, interface, normaliser, frames)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
@@ -77,12 +80,22 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     return Trained(save_policy(out, model, trained, interface, normaliser, card), history, labels)
 
 
-def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, cache: Path) -> CameraStack:
-    """The pictures of all episodes, end to end, for each camera of the interface; decoded once, memory-mapped."""
-    def shown(items: Sequence[Episode]) -> Iterator[Episode]:
-        return track(items, "decoding", "episodes")
+def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, cache: Path
+                 ) -> tuple[CameraStack, list[int]]:
+    """The pictures of the episodes, end to end, for each camera of the interface; decoded once, memory-mapped.
 
-    return CameraStack([FrameCache.build(episodes, camera, size, cache, shown).frames for camera in interface.cameras])
+    Also which episodes these are: one of which some camera breaks while it is decoded is left out, and is named.
+    """
+    held = list(range(len(episodes)))
+    while True:
+        caches = [FrameCache.build([episodes[i] for i in held], camera, size, cache,
+                                   functools.partial(track, title="decoding", unit="frames"))
+                  for camera in interface.cameras]
+        common = set(caches[0].held).intersection(*(found.held for found in caches))
+        agreed = all(len(found.held) == len(common) for found in caches)
+        held = [held[i] for i in sorted(common)]
+        if agreed:
+            return CameraStack([found.frames for found in caches]), held
 
 
 def batches(demonstrations: Sequence[Episode], pseudo: Sequence[Episode], trained: TrainedConfig, interface: Interface,
