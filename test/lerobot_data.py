@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from como_core.episode import Episode
 from como_core.formats.video import write_video
 
 FPS = 10
@@ -130,6 +131,31 @@ def to_v3(old: Path, root: Path, episodes: Sequence[int]) -> Path:
     write_json(root / "meta/info.json", settings)
     films = [old / f"videos/chunk-000/{key}/episode_{i:06d}.mp4" for i in episodes]
     _join(films, root / f"videos/{key}/chunk-000/file-000.mp4", starts, settings["fps"])
+    return root
+
+
+def write_episodes(root: Path, episodes: Sequence[Episode], fps: int, names: Sequence[str]) -> Path:
+    """Episodes of one camera and with actions, as v3.0."""
+    starts = np.cumsum([0, *(len(episode) for episode in episodes)])
+    camera = next(iter(episodes[0].images))
+    video = f"videos/observation.images.{camera}/"
+    write_table(root / "data/chunk-000/file-000.parquet", {
+        "action": [row for episode in episodes for row in np.asarray(episode.action).tolist()],
+        "timestamp": [i / fps for episode in episodes for i in range(len(episode))],
+        "episode_index": [e for e, episode in enumerate(episodes) for _ in range(len(episode))],
+        "task_index": [0] * int(starts[-1])})
+    count = len(episodes)
+    write_table(root / "meta/episodes/chunk-000/file-000.parquet", {
+        "episode_index": list(range(count)), "length": np.diff(starts).tolist(), "tasks": [[TASKS[0]]] * count,
+        "data/chunk_index": [0] * count, "data/file_index": [0] * count, f"{video}chunk_index": [0] * count,
+        f"{video}file_index": [0] * count, f"{video}from_timestamp": (starts[:-1] / fps).tolist(),
+        f"{video}to_timestamp": (starts[1:] / fps).tolist()})
+    write_table(root / "meta/tasks.parquet", {"task_index": [0], "task": [TASKS[0]]})
+    features = {"action": {"dtype": "float32", "shape": [len(names)], "names": [list(names)]},
+                f"observation.images.{camera}": {"dtype": "video", "shape": [32, 32, 3], "names": None}}
+    write_json(root / "meta/info.json", info("v3.0") | {"fps": fps, "features": features})
+    write_video(root / f"{video}chunk-000/file-000.mp4",
+                (frame for episode in episodes for frame in episode.images[camera][:]), fps)
     return root
 
 
