@@ -125,18 +125,19 @@ def test_where_nothing_can_be_decoded_no_cache_is_left(tmp_path):
 def test_an_episode_that_breaks_costs_itself_alone_and_is_named(tmp_path):
     said = []
     blind = Episode(np.arange(3.0), {}, "blind")
-    given = [episode(5), broken_episode(tmp_path, "a.mp4"), blind, broken_episode(tmp_path, "b.mp4", short=True),
-             episode(3, seed=1)]
+    given = [episode(5), broken_episode(tmp_path, "a.mp4"), blind, episode(3, seed=1),
+             broken_episode(tmp_path, "b.mp4", short=True)]
     for _ in range(2):
         cache = FrameCache.build(given, None, 16, tmp_path / "cache", say=said.append)
-        assert cache.held == (0, 4) and cache.offsets.tolist() == [0, 5, 8] and len(cache.timestamps) == 8
-        for one, start, end in zip((given[0], given[4]), cache.offsets, cache.offsets[1:], strict=False):
+        assert cache.held == (0, 3) and cache.offsets.tolist() == [0, 5, 8] and len(cache.timestamps) == 8
+        for one, start, end in zip((given[0], given[3]), cache.offsets, cache.offsets[1:], strict=False):
             np.testing.assert_array_equal(cache.frames[start:end], [square(f, 16) for f in one.images["front"]])
     assert said[0] == said[1], "also when they are not decoded again"
     assert said[0].splitlines() == [
         "left out, 3 of 5 episodes, since no pictures come of them:",
         f"  {tmp_path / 'a.mp4'}: frame 2 cannot be decoded", "  blind: has no camera",
         f"  {tmp_path / 'b.mp4'}: gives 2 frames, expected 4"]
+    assert (cache.path / "frames.bin").stat().st_size == cache.frames.size, "nothing of them takes room"
     assert cache.left_out[1] == ("blind", "blind: has no camera")
 
 

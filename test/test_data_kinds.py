@@ -15,6 +15,7 @@ import pytest
 from lerobot_data import write_episodes
 from test_motion_train import moving_square, tiny
 
+from como_core import config
 from como_core.cli import motion as cli
 from como_core.episode import Episode
 from como_core.errors import ComoError
@@ -98,6 +99,16 @@ def test_training_names_what_has_no_pictures_and_takes_the_rest(
     assert "decoding: 720/720" in said, "24 clips of 30 frames"
     with pytest.raises(ComoError, match="no frames to put into .*3 episodes were given; the first: .*has no camera"):
         train_motion(open_sources([folder / "sets" / "blind.hdf5"]).episodes, tiny(steps=2), tmp_path / "blind")
+
+
+def test_the_command_shows_where_it_is_and_keeps_the_limit_of_the_cache(
+        folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.save(tiny(steps=2), tmp_path / "tiny.yaml")
+    with pytest.raises(ComoError, match=r"720 frames of 32 px need 0.00 GB, and the limit of this frame cache is"):
+        cli.train((folder,), tmp_path / "run", preset=str(tmp_path / "tiny.yaml"), cache_limit_gb=0.002)
+    cli.train((folder,), tmp_path / "run", preset=str(tmp_path / "tiny.yaml"), cache_limit_gb=0.003)
+    said = capsys.readouterr().out
+    assert "reading: 27/27" in said and "27 episodes read" in said and "decoding: 720/720" in said
 
 
 @pytest.mark.parametrize(("data", "actions"), [("pick", ["right", "down"]), ("lift.hdf5", ["a0", "a1"])])

@@ -16,6 +16,7 @@ def train(
     seed: int | None = None,
     camera: str | None = None,
     cache: Path | None = None,
+    cache_limit_gb: float | None = None,
 ) -> None:
     """Learn latent motion from video of any kind. No action labels are needed, and none are read.
 
@@ -32,20 +33,22 @@ def train(
         seed: Of the weights and batches; the preset's where not given.
         camera: Which camera of recordings with several; the first where not given.
         cache: Folder for decoded frames, to share between runs; OUTPUT/cache where not given.
+        cache_limit_gb: How large that folder may grow, older caches making way; as the disk allows where not given.
     """
     import dataclasses
 
     from como_core.formats.sources import open_sources
     from como_core.motion.config import load_preset
     from como_core.motion.train import train as run
+    from como_core.training.progress import track
 
     config = load_preset(preset)
     loop = dataclasses.replace(config.loop, steps=config.loop.steps if steps is None else steps,
                                seed=config.loop.seed if seed is None else seed)
     config = dataclasses.replace(config, loop=loop)
-    sources = open_sources(data)
+    sources = open_sources(data, progress=lambda found: track(found, "reading", "recordings"))
     print(sources.summary())
-    run(sources.episodes, config, output, camera, cache)
+    run(sources.episodes, config, output, camera, cache, cache_limit_gb=cache_limit_gb)
     print(f"motion model in {output}; next: como relabel {' '.join(map(str, data))} --model {output} -o relabeled/")
 
 
@@ -81,10 +84,11 @@ def evaluate(
     from como_core.motion.evaluate import action_names, probe_table
     from como_core.motion.evaluate import evaluate as measure
     from como_core.motion.model import load_motion
+    from como_core.training.progress import track
 
     model = load_motion(run)
     given = load_interface(interface) if interface else None
-    sources = open_sources(data, given)
+    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
     print(sources.summary())
     names = action_names(sources.episodes, given)
     report = measure(model, sources.episodes, names, camera, cache or run / "cache", seed)

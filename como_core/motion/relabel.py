@@ -52,7 +52,7 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
     identity = f"{Path(model).name}@{sha256_of(Path(model) / TENSORS)[:_DIGITS]}"
     before = _manifest_before(folder, identity)
     _need_room(folder)
-    sources = open_sources(paths)
+    sources = open_sources(paths, progress=lambda found: track(found, "reading", "recordings"))
     labelled = {entry.source: entry for entry in (before.labelled if before else ())}
     skipped = [(str(path), reason) for path, reason in sources.skipped]
     for episode in track(sources.episodes, "relabel", unit="recordings"):

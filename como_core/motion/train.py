@@ -29,18 +29,20 @@ from como_core.training.progress import duration, track
 
 
 def train(episodes: Sequence[Episode], config: MotionConfig, out: str | Path, camera: str | None = None,
-          cache: str | Path | None = None) -> tuple[MotionModel, History]:
+          cache: str | Path | None = None, cache_limit_gb: float | None = None) -> tuple[MotionModel, History]:
     """Train on all frame pairs of `episodes`, write the checkpoint into `out` and return the model, in eval mode.
 
-    camera  the camera of episodes that have several; None: the first
-    cache   where decoded frames are kept, for this and later runs; None: out/cache
+    camera          the camera of episodes that have several; None: the first
+    cache           where decoded frames are kept, for this and later runs; None: out/cache
+    cache_limit_gb  how large the caches there may grow, older ones making way; None: as the disk allows
 
-    An interrupted run goes on where it was saved. Raises ComoError where no clip is longer than the gap,
+    An episode without pictures, or that breaks while it is decoded, is named and left out. An interrupted run goes on
+    where it was saved. Raises ComoError where no clip is longer than the gap,
     TrainingError and CheckpointError as `fit` does.
     """
     out = Path(out)
     frames = FrameCache.build(episodes, camera, config.image_size, Path(cache or out / "cache"),
-                              functools.partial(track, title="decoding", unit="frames"))
+                              functools.partial(track, title="decoding", unit="frames"), cache_limit_gb)
     episodes = [episodes[i] for i in frames.held]
     pairs = Pairs.build(frames.timestamps, frames.offsets, config.gap_s)
     with torch.random.fork_rng():
