@@ -17,6 +17,7 @@ import pytest
 
 from como_core.errors import ComoError
 from como_core.formats.video import read_video
+from como_core.parallel import run_jobs
 from como_core.simulation.dataset import (
     AFTER_SUCCESS_PERIODS,
     attempt,
@@ -26,7 +27,6 @@ from como_core.simulation.dataset import (
 )
 from como_core.simulation.environment import Env, SimulationError, make_env
 from como_core.simulation.experts import Expert
-from como_core.simulation.parallel import run_jobs
 
 BUTTON = "metaworld:button-press-topdown-v3"
 

@@ -25,14 +25,19 @@ def episode(tmp_path) -> Episode:
 def labels(episode) -> LabelFile:
     rng = np.random.default_rng(1)
     return LabelFile(episode.timestamps, rng.normal(size=(7, 5)).astype(np.float32), rng.random(7).astype(np.float32),
-                     episode.source, sha256_of(episode.source), "runs/motion", 0.125)
+                     episode.source, sha256_of(episode.source), "runs/motion", 0.125,
+                     {"rebuilt": rng.random(7).astype(np.float32)})
 
 
 def test_labels_survive_the_file(tmp_path, labels):
     path = tmp_path / "deep" / "er" / "a.labels.safetensors"
     write_labels(path, labels)
     back = read_labels(path)
+    assert list(back.parts) == ["rebuilt"]
+    np.testing.assert_array_equal(back.parts["rebuilt"], labels.parts["rebuilt"])
     for field in dataclasses.fields(LabelFile):
+        if field.name == "parts":
+            continue
         np.testing.assert_array_equal(getattr(back, field.name), getattr(labels, field.name))
     assert (back.timestamps.dtype, back.latent.dtype, back.confidence.dtype) == (np.float64, np.float32, np.float32)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -54,7 +59,7 @@ def test_labels_of_another_recording_are_refused(tmp_path, episode, labels):
 
 def test_labels_of_another_length_or_time_are_refused(episode, labels):
     short = dataclasses.replace(labels, timestamps=labels.timestamps[:6], latent=labels.latent[:6],
-                                confidence=labels.confidence[:6])
+                                confidence=labels.confidence[:6], parts={})
     with pytest.raises(LabelError, match="6 labels for 7 frames"):
         with_labels(episode, short)
     late = dataclasses.replace(labels, timestamps=labels.timestamps + 0.01)
@@ -68,7 +73,9 @@ def test_labels_of_another_length_or_time_are_refused(episode, labels):
         ({"latent": np.zeros((7,), np.float32)}, r"latent \[T, D\]"),
         ({"latent": np.zeros((6, 5), np.float32)}, "7 timestamps, 6 latents"),
         ({"latent": np.full((7, 5), np.nan, np.float32)}, "NaN"),
-        ({"confidence": np.full(7, 1.5, np.float32)}, r"confidence must lie in \[0, 1\]"),
+        ({"confidence": np.full(7, 1.5, np.float32)}, r"confidence must be \[7\] and lie in \[0, 1\]"),
+        ({"parts": {"rebuilt": np.full(7, -0.1, np.float32)}}, r"confidence.rebuilt must be \[7\] and lie in \[0, 1\]"),
+        ({"parts": {"rebuilt": np.zeros(6, np.float32)}}, r"confidence.rebuilt must be \[7\]"),
         ({"gap_s": 0.0}, "gap_s must be above 0"),
     ],
 )

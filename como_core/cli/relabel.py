@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -14,8 +14,13 @@ def relabel(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     camera: str | None = None,
     device: str = "cpu",
+    engine: Literal["local"] = "local",
+    workers: int | None = None,
 ) -> None:
     """Label recordings of any kind with latent motion: z and a confidence in [0, 1] for every step.
+
+    The confidence tells how much of the change z rebuilds, whether overlapping windows agree with it, whether motion
+    adds up, and whether a scene was cut (docs/relabel.md).
 
     Originals are never written. OUTPUT gets a label file for each episode, a bag of labels for each bag, and
     manifest.json with hashes. Run again, it does only what is missing.
@@ -28,10 +33,12 @@ def relabel(
         output: Folder for the labels; give it to `como policy train --videos`.
         camera: Which camera of recordings with several; the first where not given.
         device: Torch device, such as cpu or cuda.
+        engine: Where the work is done: local, in processes of this machine.
+        workers: Processes; where not given, one for every two cores, or one where there are few recordings.
     """
     from como_core.motion.relabel import relabel as run
 
-    manifest = run(source, model, output, camera, device)
+    manifest = run(source, model, output, camera, device, engine, workers)
     frames = sum(entry.frames for entry in manifest.labelled)
     print(f"{len(manifest.labelled)} recordings, {frames} frames labelled, in {output}")
     if manifest.skipped:

@@ -1,7 +1,8 @@
 """Latent-motion labels of one recording, in a file of their own; the original is never written.
 
-A label file is safetensors: timestamps, latent and confidence, and in its metadata what they were made from. Reading it
-runs no code. The hash ties it to its source, so that labels never land on another recording.
+A label file is safetensors: timestamps, latent, confidence and the parts that it is the product of, and in its metadata
+what they were made from. Reading it runs no code. The hash ties it to its source, so that labels never land on another
+recording.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,6 +27,7 @@ LABEL_SUFFIX = ".labels.safetensors"
 
 _FORMAT = "como-labels-1"
 _TENSORS = ("timestamps", "latent", "confidence")
+_PART = "confidence."
 _SAME_TIME_S = 1e-3  # Above the rounding of epoch seconds in float64, below the period of any camera.
 
 
@@ -43,6 +46,7 @@ class LabelFile:
     source_sha256  what `sha256_of` says of it
     model          path or name of the motion model
     gap_s          seconds between the two frames of a label
+    parts          float32 [T] in [0, 1] each: what the confidence is the product of, by name; may be empty
 
     Raises LabelError, naming the source, where lengths or values do not fit.
     """
@@ -54,19 +58,22 @@ class LabelFile:
     source_sha256: str
     model: str
     gap_s: float
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         steps = len(self.timestamps)
+        confidences = {"confidence": self.confidence} | {f"{_PART}{name}": part for name, part in self.parts.items()}
         if self.timestamps.shape != (steps,) or self.latent.ndim != 2 or self.confidence.ndim != 1:
             raise LabelError(f"{self.source}: expected timestamps [T], latent [T, D] and confidence [T], got "
                              f"{list(self.timestamps.shape)}, {list(self.latent.shape)}, {list(self.confidence.shape)}")
         if len(self.latent) != steps or len(self.confidence) != steps:
             raise LabelError(f"{self.source}: {steps} timestamps, {len(self.latent)} latents and "
                              f"{len(self.confidence)} confidences; expected one of each per frame")
-        if not all(np.all(np.isfinite(values)) for values in (self.timestamps, self.latent, self.confidence)):
+        if not all(np.all(np.isfinite(values)) for values in (self.timestamps, self.latent, *confidences.values())):
             raise LabelError(f"{self.source}: labels hold NaN or infinity")
-        if np.any(self.confidence < 0) or np.any(self.confidence > 1):
-            raise LabelError(f"{self.source}: confidence must lie in [0, 1]")
+        for name, values in confidences.items():
+            if values.shape != (steps,) or np.any(values < 0) or np.any(values > 1):
+                raise LabelError(f"{self.source}: {name} must be [{steps}] and lie in [0, 1]")
         if not self.gap_s > 0:
             raise LabelError(f"{self.source}: gap_s must be above 0, got {self.gap_s}")
 
@@ -74,11 +81,12 @@ class LabelFile:
 def write_labels(path: str | Path, labels: LabelFile) -> None:
     """Write a label file; it appears under its name only when it is complete. Raises OutputError."""
     path = Path(path)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors: dict[str, np.ndarray] = {
         "timestamps": np.ascontiguousarray(labels.timestamps, np.float64),
         "latent": np.ascontiguousarray(labels.latent, np.float32),
         "confidence": np.ascontiguousarray(labels.confidence, np.float32),
+        **{f"{_PART}{name}": np.ascontiguousarray(part, np.float32) for name, part in labels.parts.items()},
     }
     metadata = {"format": _FORMAT, "source": labels.source, "source_sha256": labels.source_sha256,
                 "model": labels.model, "gap_s": repr(float(labels.gap_s))}
@@ -102,8 +110,10 @@ def read_labels(path: str | Path) -> LabelFile:
             if metadata.get("format") != _FORMAT:
                 raise LabelError(f"{path}: is not a label file (format {metadata.get('format')!r}, not {_FORMAT!r})")
             timestamps, latent, confidence = (file.get_tensor(name) for name in _TENSORS)
+            parts = {name.removeprefix(_PART): file.get_tensor(name) for name in file.keys()  # noqa: SIM118
+                     if name.startswith(_PART)}
             return LabelFile(timestamps, latent, confidence, metadata["source"], metadata["source_sha256"],
-                             metadata["model"], float(metadata["gap_s"]))
+                             metadata["model"], float(metadata["gap_s"]), parts)
     except (OSError, SafetensorError, KeyError) as error:
         raise LabelError(f"{path}: cannot be read as a label file: {error}") from error
 

@@ -75,20 +75,8 @@ def open_sources(
     Raises ComoError for a path that does not exist, and where nothing at all can be read.
     """
     given = [Path(path) for path in paths]
-    files: dict[Path, _File] = {}
-    for source, label_file in (found for place in given for found in _found(place)):
-        path, member = split_source(source)
-        file = files.setdefault(path.resolve(), _File(path))
-        file.labels[member] = label_file or file.labels.get(member)
     sources = Sources()
-    readers: dict[Path, tuple[Read, Path | None]] = {}
-    for file in files.values():
-        try:
-            for member, read in _recordings(file, interface, sources):
-                source = file.path if member is None else Path(join_source(file.path, member))
-                readers[source] = read, file.labels.get(member)
-        except ComoError as error:
-            sources.skipped.append((file.path, str(error)))
+    readers = _readers(given, interface, sources, read_video)
     recordings = list(readers)
     for source in progress(recordings) if progress else recordings:
         read, label_file = readers.pop(source)
@@ -103,6 +91,21 @@ def open_sources(
         places = ", ".join(map(str, given)) or "no path"
         raise ComoError(f"{places}: no recording that can be read; {sources.summary()}")
     return sources
+
+
+def list_sources(
+    paths: Iterable[str | Path], video: Callable[[Path], Episode] = read_video
+) -> tuple[dict[Path, Callable[[], Episode]], list[tuple[Path, str]]]:
+    """Every recording at or below `paths`, unopened, with what reads it; and those that cannot be listed, with why.
+
+    They are those of `open_sources`, without labels; reading raises ComoError. Neighbours in one data set share what
+    was gone through. `video` reads plain video files.
+
+    Raises ComoError for a path that does not exist.
+    """
+    sources = Sources()
+    readers = _readers([Path(path) for path in paths], None, sources, video)
+    return {source: read for source, (read, _) in readers.items()}, sources.skipped
 
 
 def action_names_of(source: str | Path) -> list[str] | None:
@@ -120,6 +123,25 @@ def action_names_of(source: str | Path) -> list[str] | None:
         return None
     interface = note_of(path).interface
     return list(interface.action.names) if interface else None
+
+
+def _readers(paths: Iterable[Path], interface: Interface | None, sources: Sources, video: Callable[[Path], Episode]
+             ) -> dict[Path, tuple[Read, Path | None]]:
+    """Reader and label file of each recording, in the order of the paths; what is broken goes to `sources.skipped`."""
+    files: dict[Path, _File] = {}
+    for source, label_file in (found for path in paths for found in _found(path)):
+        path, member = split_source(source)
+        file = files.setdefault(path.resolve(), _File(path))
+        file.labels[member] = label_file or file.labels.get(member)
+    readers: dict[Path, tuple[Read, Path | None]] = {}
+    for file in files.values():
+        try:
+            for member, read in _recordings(file, interface, sources, video):
+                source = file.path if member is None else Path(join_source(file.path, member))
+                readers[source] = read, file.labels.get(member)
+        except ComoError as error:
+            sources.skipped.append((file.path, str(error)))
+    return readers
 
 
 def _found(path: Path) -> Iterator[tuple[Path, Path | None]]:
@@ -142,7 +164,8 @@ def _found(path: Path) -> Iterator[tuple[Path, Path | None]]:
                 yield entry, None
 
 
-def _recordings(file: _File, interface: Interface | None, sources: Sources) -> Iterator[tuple[str | None, Read]]:
+def _recordings(file: _File, interface: Interface | None, sources: Sources, video: Callable[[Path], Episode]
+                ) -> Iterator[tuple[str | None, Read]]:
     """Name and reader of each recording in a file; what a data set lacks goes to `sources.skipped`."""
     path = file.path
     if is_lerobot(path):
@@ -154,7 +177,7 @@ def _recordings(file: _File, interface: Interface | None, sources: Sources) -> I
     elif path.is_dir():
         raise ComoError(f"{path}: is a folder, but neither a rosbag2 nor a LeRobot data set")
     else:
-        yield None, partial(read_video, path)
+        yield None, partial(video, path)
 
 
 def _lerobot(file: _File, sources: Sources) -> Iterator[tuple[str, Read]]:

@@ -2,80 +2,156 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from como_core.episode import Episode, Frames
+from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.cache import camera_frames, square
+from como_core.motion import confidence
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import nearest, partner
 
-_CHUNK = 128
-
-# How far the two windows that overlap a step's own are shifted, as a part of the gap.
-_SHIFT = 1 / 3
+CHUNK = 64  # frames that are decoded, and encoded, at once
 
 
-def label_clip(model: MotionModel, episode: Episode, camera: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """z float32 [T, D] and confidence float32 [T] in [0, 1] of every step of an episode.
+@dataclass(frozen=True)
+class ClipLabels:
+    """Labels of a clip, a row per frame.
 
-    z[t] is the motion of the frames nearest to t and t + gap. Confidence is the share of the change that forward
-    dynamics rebuilds from z, times `agreement` with the overlapping windows. The last steps, which no frame follows by
-    a gap, repeat the last z with confidence 0. Raises ComoError where the episode is shorter than the gap.
+    latent      float32 [T, D], z of the frames nearest to t and t + gap
+    confidence  float32 [T] in [0, 1], the product of the parts
+    parts       float32 [T] each, by their names in `confidence.PARTS`
+
+    A step that no frame follows by a gap, at a hole or at the end, repeats the z before it with confidence and parts 0.
     """
-    times, gap_s = episode.timestamps, model.config.gap_s
-    second = partner(times, gap_s)
-    steps = np.flatnonzero(second >= 0)
-    if not len(steps):
-        raise ComoError(f"{episode.source}: {len(episode)} frames in {episode.duration_s:.3g} s, "
-                        f"no two of them {gap_s:g} s apart")
-    latent, rebuilt = encode_pairs(model, camera_frames(episode, camera), steps, second[steps])
-    confidence = np.zeros(len(times), np.float32)
-    confidence[steps] = rebuilt * agreement(latent, times[steps], gap_s)
-    # A step without a partner, at a hole or at the end, takes the z of the step with one before it.
-    source = np.maximum(np.searchsorted(steps, np.arange(len(times)), side="right") - 1, 0)
-    return latent[source], confidence
+
+    latent: np.ndarray
+    confidence: np.ndarray
+    parts: dict[str, np.ndarray]
 
 
-def encode_pairs(model: MotionModel, frames: Frames, first: np.ndarray, second: np.ndarray
-                 ) -> tuple[np.ndarray, np.ndarray]:
-    """z float32 [P, D] of frame pairs of one clip, and the share [P] in [0, 1] of each change that is rebuilt from z.
+def label_clip(model: MotionModel, episode: Episode, camera: str | None = None) -> ClipLabels:
+    """Labels of every step of an episode. Raises ComoError where it is shorter than the gap, or cannot be decoded."""
+    encoder = ClipEncoder(model, episode)
+    for chunk in squares(episode, model.config.image_size, camera):
+        encoder.add(chunk)
+    return encoder.finish()
 
-    first, second  frame indices [P], not decreasing, first before second
+
+def squares(episode: Episode, size: int, camera: str | None = None) -> Iterator[np.ndarray]:
+    """The frames of a camera as squares, in order: uint8 [C, size, size, 3] with C up to CHUNK.
+
+    The first camera where None. Raises ComoError where frames cannot be decoded.
+    """
+    batch: list[np.ndarray] = []
+    for frame in iter(camera_frames(episode, camera)):  # type: ignore[call-overload]
+        batch.append(square(frame, size))
+        if len(batch) == CHUNK:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+class ClipEncoder:
+    """Takes the frames of one clip as they come, and gives its labels.
 
     Memory holds a chunk of frames and as many more as the longest pair spans, so that a clip may be of any length.
+    Raises ComoError where the clip is shorter than the gap.
     """
-    latents, shares = [], []
-    base, done, size = 0, 0, model.config.image_size
-    pixels, features = torch.zeros(0), torch.zeros(0)
-    for start in range(0, len(frames), _CHUNK):
-        known = min(start + _CHUNK, len(frames))
-        new = model.pixels(np.stack([square(frame, size) for frame in frames[start:known]]))
-        with torch.no_grad():
-            pixels, features = _joined(pixels, new), _joined(features, model.features(new))
-            end = int(np.searchsorted(second, known))
-            a, b = (torch.from_numpy(side[done:end] - base).to(new.device) for side in (first, second))
-            z = model.latent(features[a], features[b])
-            latents.append(z.cpu().numpy())
-            shares.append(model.explained(pixels[a], pixels[b], (features[a], features[b]), z).cpu().numpy())
-        keep = int(first[end]) if end < len(first) else known
-        pixels, features, base, done = pixels[keep - base:], features[keep - base:], keep, end
-    return np.concatenate(latents), np.concatenate(shares)
+
+    def __init__(self, model: MotionModel, episode: Episode) -> None:
+        times, gap_s = episode.timestamps, model.config.gap_s
+        second = partner(times, gap_s)
+        self._steps = np.flatnonzero(second >= 0)
+        if not len(self._steps):
+            raise ComoError(f"{episode.source}: {len(episode)} frames in {episode.duration_s:.3g} s, "
+                            f"no two of them {gap_s:g} s apart")
+        self._model, self._episode = model, episode
+        self._first, self._second = self._steps, second[self._steps]
+        self._middle = nearest(times, (times[self._first] + times[self._second]) / 2)
+        self._buffer = _Buffer()
+        self._done = 0  # pairs
+        self._latent: list[np.ndarray] = []
+        self._rebuilt: list[np.ndarray] = []
+        self._miss: list[np.ndarray] = []
+        self._change: list[np.ndarray] = []
+
+    @torch.inference_mode()
+    def add(self, squares: np.ndarray) -> None:
+        """Encode the next frames, uint8 [C, size, size, 3], and every pair that they complete."""
+        pixels = self._model.pixels(squares)
+        self._change.append(self._buffer.add(pixels, self._model.features(pixels)))
+        end = int(np.searchsorted(self._second, self._buffer.stop))
+        if end > self._done:
+            self._encode(slice(self._done, end))
+        self._done = end
+        self._buffer.keep_from(int(self._first[end]) if end < len(self._first) else self._buffer.stop)
+
+    def finish(self) -> ClipLabels:
+        """The labels, after the last frame."""
+        times, gap_s = self._episode.timestamps, self._model.config.gap_s
+        if self._buffer.stop != len(times):
+            raise ComoError(f"{self._episode.source}: gives {self._buffer.stop} frames, expected {len(times)}")
+        latent, change = np.concatenate(self._latent), np.concatenate(self._change)
+        parts = {
+            "rebuilt": np.concatenate(self._rebuilt),
+            "overlap": confidence.overlap(latent, times[self._steps], gap_s),
+            "composition": confidence.composition(np.concatenate(self._miss), np.linalg.norm(latent, axis=1)),
+            "continuity": confidence.continuity(change, self._first, self._second),
+        }
+        # A step without a partner takes the z of the step with one before it.
+        source = np.maximum(np.searchsorted(self._steps, np.arange(len(times)), side="right") - 1, 0)
+        return ClipLabels(latent[source], self._per_frame(confidence.combined(parts)),
+                          {name: self._per_frame(part) for name, part in parts.items()})
+
+    def _per_frame(self, values: np.ndarray) -> np.ndarray:
+        spread = np.zeros(len(self._episode), np.float32)
+        spread[self._steps] = values
+        return spread
+
+    def _encode(self, part: slice) -> None:
+        """z, rebuilt share and miss of composition of some pairs; halves that two pairs share are encoded once."""
+        first, second, middle = self._first[part], self._second[part], self._middle[part]
+        wanted = np.concatenate([np.stack([first, second], 1), np.stack([first, middle], 1),
+                                 np.stack([middle, second], 1)])
+        unique, place = np.unique(wanted, axis=0, return_inverse=True)
+        features = self._buffer.features
+        a, b = (torch.from_numpy(side - self._buffer.start).to(features.device) for side in unique.T)
+        every = self._model.latent(features[a], features[b])
+        whole, before, after = (every[torch.from_numpy(p).to(features.device)] for p in place.reshape(3, -1))
+        here, there = a.new_tensor(first - self._buffer.start), a.new_tensor(second - self._buffer.start)
+        pixels = self._buffer.pixels
+        rebuilt = self._model.explained(pixels[here], pixels[there], (features[here], features[there]), whole)
+        miss = (before + after - whole).norm(dim=1)
+        for found, values in ((self._latent, whole), (self._rebuilt, rebuilt), (self._miss, miss)):
+            found.append(values.cpu().numpy())
 
 
-def agreement(latent: np.ndarray, times: np.ndarray, gap_s: float) -> np.ndarray:
-    """How well z [P, D] of windows that start at `times` agrees with those of overlapping windows: [P] in [0, 1].
+class _Buffer:
+    """Pixels and features of the frames `start` .. `stop` of a clip."""
 
-    1 - |z(t) - (z(t - s) + z(t + s)) / 2| / |z(t)|, with s a third of the gap or, at low frame rates, one frame. Motion
-    that z tells apart changes little in that time; a z that jumps there and back was misread.
-    """
-    index = np.arange(len(times))
-    before = np.maximum(np.minimum(nearest(times, times - _SHIFT * gap_s), index - 1), 0)
-    after = np.minimum(np.maximum(nearest(times, times + _SHIFT * gap_s), index + 1), len(times) - 1)
-    distance = np.linalg.norm(latent - (latent[before] + latent[after]) / 2, axis=1)
-    return np.clip(1 - distance / np.maximum(np.linalg.norm(latent, axis=1), 1e-9), 0, 1)
+    def __init__(self) -> None:
+        self.start = self.stop = 0
+        self.pixels = self.features = torch.zeros(0)
 
+    def add(self, pixels: torch.Tensor, features: torch.Tensor) -> np.ndarray:
+        """Append frames; returns the root mean square difference of each frame to the one before it, if there is one.
+        """
+        joined = pixels if self._last is None else torch.cat([self._last, pixels])
+        self._last = pixels[-1:]
+        self.pixels = pixels if self.start == self.stop else torch.cat([self.pixels, pixels])
+        self.features = features if self.start == self.stop else torch.cat([self.features, features])
+        self.stop += len(pixels)
+        return (joined[1:] - joined[:-1]).square().flatten(1).mean(dim=1).sqrt().cpu().numpy()
 
-def _joined(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    return torch.cat([old, new]) if len(old) else new
+    _last: torch.Tensor | None = None
+
+    def keep_from(self, frame: int) -> None:
+        """Forget the frames before `frame`."""
+        gone = frame - self.start
+        self.pixels, self.features, self.start = self.pixels[gone:], self.features[gone:], frame

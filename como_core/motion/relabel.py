@@ -2,21 +2,19 @@
 
     manifest = relabel(["videos/", "bags/", "demos.hdf5"], "runs/motion", "relabeled")
 
-Originals are only read. Each recording has a label file of its own in the output folder, named after it and its hash,
-so that an interrupted run goes on where it stopped.
+Originals are only read. Each recording has a label file of its own in the output folder, so that an interrupted run
+goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from como_core.episode import Episode
 from como_core.errors import ComoError, OutputError
-from como_core.formats.bag_layout import is_bag
-from como_core.formats.label_bag import write_label_bag
-from como_core.formats.labels import LABEL_SUFFIX, LabelFile, read_labels, sha256_of, write_labels
+from como_core.formats.labels import sha256_of
 from como_core.formats.manifest import (
     LabelledSource,
     Manifest,
@@ -26,64 +24,73 @@ from como_core.formats.manifest import (
     relative_to,
     write_manifest,
 )
-from como_core.formats.rosbag import frame_stamps_ns
-from como_core.formats.source_files import split_source
-from como_core.formats.sources import open_sources
-from como_core.motion.clip import label_clip
-from como_core.motion.model import MotionModel, load_motion
-from como_core.training.checkpoint import TENSORS
-from como_core.training.progress import track
-
-_DIGITS = 12  # of a hash, in names that people read
+from como_core.formats.sources import KINDS
+from como_core.motion.config import MotionConfig
+from como_core.motion.engine import EngineName, make_engine
+from como_core.motion.labeller import DIGITS, Job, list_readers
+from como_core.training.checkpoint import TENSORS, load_checkpoint
+from como_core.training.progress import Progress
 
 
 def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, camera: str | None = None,
-            device: str = "cpu") -> Manifest:
+            device: str = "cpu", engine: EngineName = "local", workers: int | None = None) -> Manifest:
     """Label every recording at or below `paths` with the motion model in folder `model`; returns what was written.
 
     Into `out` go a label file per recording, for a bag also a bag of labels, and manifest.json. A recording that is
     labelled already is left as it is; one that cannot be read, or is shorter than the gap, is named in the manifest
-    with the reason and costs only itself.
+    with the reason and costs only itself. `workers` are processes; None: as the machine suggests.
 
     Raises ComoError where nothing at all can be labelled, or `out` holds labels of another model; OutputError where
     `out` cannot be written.
     """
-    folder, loaded = Path(out), load_motion(model, device)
-    identity = f"{Path(model).name}@{sha256_of(Path(model) / TENSORS)[:_DIGITS]}"
+    given, folder, run = tuple(Path(path) for path in paths), Path(out), Path(model)
+    labels = make_engine(engine, workers)
+    config = load_checkpoint(run, MotionConfig).config
+    identity = f"{run.name}@{sha256_of(run / TENSORS)[:DIGITS]}"
     before = _manifest_before(folder, identity)
     _need_room(folder)
-    sources = open_sources(paths, progress=lambda found: track(found, "reading", "recordings"))
-    labelled = {entry.source: entry for entry in (before.labelled if before else ())}
-    skipped = [(str(path), reason) for path, reason in sources.skipped]
-    for episode in track(sources.episodes, "relabel", unit="recordings"):
-        try:
-            entry = _label(episode, loaded, identity, folder, camera)
-            labelled[entry.source] = entry
-        except OutputError:
-            raise
-        except ComoError as error:
-            skipped.append((episode.source, str(error)))
-    if not labelled:
-        raise ComoError(f"none of {len(skipped)} recordings could be labelled; the first: {skipped[0][1]}")
-    manifest = Manifest(identity, loaded.config.gap_s, tuple(labelled.values()),
-                        tuple(SkippedSource(relative_to(path, folder), reason) for path, reason in skipped))
+    readers, unlisted = list_readers(given)
+    labelled: dict[Path, LabelledSource] = {}
+    skipped = dict(unlisted)
+    with Progress(len(readers), "relabel", "recordings") as progress:
+        rate = _FrameRate()
+        for outcome in labels.run(Job(given, run, identity, folder, camera, device), readers,
+                                  lambda frames: progress.advance(0, rate.after(frames))):
+            if outcome.entry is None:
+                skipped[outcome.source] = outcome.reason
+            else:
+                labelled[outcome.source] = outcome.entry
+            progress.advance(1, rate.now(outcome.labelled))
+    entries = {entry.source: entry for entry in (before.labelled if before else ())}
+    # In the order of the recordings, whichever was done first.
+    entries |= {labelled[source].source: labelled[source] for source in readers if source in labelled}
+    if not entries:
+        why = f"; the first: {next(iter(skipped.values()))}" if skipped else f"; expected {KINDS}"
+        raise ComoError(f"{', '.join(map(str, given)) or 'no path'}: none of {len(skipped)} recordings could be "
+                        f"labelled{why}")
+    manifest = Manifest(identity, config.gap_s, tuple(entries.values()),
+                        tuple(SkippedSource(relative_to(path, folder), reason) for path, reason in skipped.items()))
     write_manifest(folder, manifest)
     return manifest
 
 
-def _label(episode: Episode, model: MotionModel, identity: str, folder: Path, camera: str | None) -> LabelledSource:
-    source, digest = Path(episode.source), sha256_of(episode.source)
-    recording, member = split_source(source)
-    words = [recording.parent.name, recording.stem, *([member] if member else [])]
-    name = "_".join(word for word in words if word) + f"-{digest[:_DIGITS]}"
-    path, bag = folder / f"{name}{LABEL_SUFFIX}", is_bag(source)
-    if not path.is_file() or read_labels(path).model != identity:
-        latent, confidence = label_clip(model, episode, camera)
-        labels = LabelFile(episode.timestamps, latent, confidence, episode.source, digest, identity, model.config.gap_s)
-        if bag:
-            write_label_bag(folder / name, labels, frame_stamps_ns(episode))
-        write_labels(path, labels)  # last, since its presence says that the recording is done
-    return LabelledSource(relative_to(source, folder), digest, path.name, len(episode), name if bag else None)
+class _FrameRate:
+    """Frames labelled per second, as people read it; frames come as they are encoded, or with their recording."""
+
+    def __init__(self) -> None:
+        self._start, self._encoded, self._labelled = time.monotonic(), 0, 0
+
+    def after(self, frames: int) -> str:
+        self._encoded += frames
+        return self._text()
+
+    def now(self, frames: int) -> str:
+        self._labelled += frames
+        return self._text()
+
+    def _text(self) -> str:
+        frames = max(self._encoded, self._labelled)
+        return f"{frames / max(time.monotonic() - self._start, 1e-9):,.0f} frames/s"
 
 
 def _need_room(folder: Path) -> None:

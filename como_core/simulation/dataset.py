@@ -16,9 +16,9 @@ import numpy as np
 
 from como_core.episode import Episode
 from como_core.formats.video import write_video
+from como_core.parallel import run_jobs
 from como_core.simulation.environment import Env, SimulationError, make_env
 from como_core.simulation.experts import NOISE_STD_RANGE, Expert
-from como_core.simulation.parallel import run_jobs
 from como_core.training.progress import Progress
 
 HORIZON_PERIODS = 160  # 4 s; most experts are done after 1 s, the noisiest after 3.5 s

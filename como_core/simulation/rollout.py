@@ -19,9 +19,9 @@ from como_core.errors import ComoError
 from como_core.formats.trials import Trial, TrialLog
 from como_core.formats.video import write_video
 from como_core.interface import Interface
+from como_core.parallel import run_jobs
 from como_core.simulation.chunk_player import ChunkPlayer, Timing
 from como_core.simulation.environment import Env, make_env
-from como_core.simulation.parallel import run_jobs
 from como_core.training.progress import Progress
 
 HORIZON_PERIODS = 160

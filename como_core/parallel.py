@@ -41,7 +41,7 @@ def run_jobs(make_worker: Callable[[], Callable[[J], R]], jobs: Sequence[J], pro
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
-        raise ComoError("a simulation process was ended from outside, for instance for lack of memory; "
+        raise ComoError("a worker process was ended from outside, for instance for lack of memory; "
                         "run again to go on, with fewer processes if it happens again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,185 @@
+"""From a recording to its label file: a function of the recording and of the job alone, in whatever process it runs.
+
+    labeller = Labeller(job)
+    outcomes = labeller([Path("videos/0003.mp4"), Path("demos.hdf5#demo_1")])
+
+Originals are only read. A label file is named after its recording and the hash of it, and appears when it is complete:
+where it is there, the work is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from como_core.ahead import ahead
+from como_core.episode import Episode
+from como_core.errors import ComoError, OutputError
+from como_core.formats.bag_layout import is_bag
+from como_core.formats.bag_writer import BagError
+from como_core.formats.label_bag import write_label_bag
+from como_core.formats.labels import LABEL_SUFFIX, LabelError, LabelFile, read_labels, sha256_of, write_labels
+from como_core.formats.manifest import LabelledSource, relative_to
+from como_core.formats.rosbag import frame_stamps_ns
+from como_core.formats.source_files import split_source
+from como_core.formats.sources import list_sources
+from como_core.formats.video import read_video
+from como_core.formats.video_stream import NotAsListed, stream_video
+from como_core.motion.clip import ClipEncoder, squares
+from como_core.motion.confidence import PARTS
+from como_core.motion.model import MotionModel, load_motion
+
+Readers = Mapping[Path, Callable[[], Episode]]
+
+DIGITS = 12  # of a hash, in names that people read
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all recordings of a run have in common; small, and sent to every process.
+
+    paths     what was given to label: files, folders, data sets
+    model     folder of the motion model;  identity  its name and hash, as label files have it
+    folder    where label files go
+    camera    of recordings with several; None: the first
+    device    a torch device
+    """
+
+    paths: tuple[Path, ...]
+    model: Path
+    identity: str
+    folder: Path
+    camera: str | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a recording: its entry in the manifest, or None and the reason.
+
+    labelled  frames that were labelled now; 0 where the label file was there already
+    """
+
+    source: Path
+    entry: LabelledSource | None
+    reason: str = ""
+    labelled: int = 0
+
+
+@dataclass(frozen=True)
+class _Opened:
+    source: Path
+    digest: str
+    name: str
+    episode: Episode
+    encoder: ClipEncoder
+
+
+class _Closed:
+    """The last frame of a recording has come."""
+
+
+class Labeller:
+    """Labels recordings, one after the other; the next frames are decoded in a thread while these are encoded.
+
+    Raises ComoError where the model cannot be loaded. One that cannot be read is an Outcome; OutputError is raised.
+    """
+
+    def __init__(self, job: Job, readers: Readers | None = None, model: MotionModel | None = None) -> None:
+        """`readers` and `model` are those of the job, where the caller has them already."""
+        self._job = job
+        self._model = load_motion(job.model, job.device) if model is None else model
+        self._readers = list_readers(job.paths)[0] if readers is None else readers
+
+    def __call__(self, sources: Sequence[Path]) -> list[Outcome]:
+        return list(self.label(sources))
+
+    def label(self, sources: Iterable[Path], tick: Callable[[int], None] = lambda frames: None) -> Iterator[Outcome]:
+        """The outcome of each of `sources`, in their order; `tick` is told of frames as they are encoded."""
+        opened: _Opened | None = None
+        for item in ahead(self._decoded(sources)):
+            if isinstance(item, Outcome):
+                yield item
+            elif isinstance(item, _Opened):
+                opened = item
+            elif isinstance(item, np.ndarray):
+                assert opened is not None
+                opened.encoder.add(item)
+                tick(len(item))
+            else:
+                assert opened is not None
+                yield self._close(opened)
+
+    def _decoded(self, sources: Iterable[Path]) -> Iterator[_Opened | np.ndarray | _Closed | Outcome]:
+        """For each recording its opening, its frames and its end; or the outcome, where there is nothing to encode."""
+        for source in sources:
+            try:
+                digest = sha256_of(source)
+                name = _name(source, digest)
+                frames = self._frames_there(name)
+                if frames is not None:
+                    yield Outcome(source, self._entry(source, digest, name, frames))
+                    continue
+                try:
+                    yield from self._frames(source, digest, name, self._readers[source]())
+                except NotAsListed:
+                    yield from self._frames(source, digest, name, read_video(source))
+            except OutputError:
+                raise
+            except ComoError as error:
+                yield Outcome(source, None, str(error))
+
+    def _frames(self, source: Path, digest: str, name: str, episode: Episode
+                ) -> Iterator[_Opened | np.ndarray | _Closed]:
+        yield _Opened(source, digest, name, episode, ClipEncoder(self._model, episode))
+        yield from squares(episode, self._model.config.image_size, self._job.camera)
+        yield _Closed()
+
+    def _frames_there(self, name: str) -> int | None:
+        """How many frames the label file of that name labels; None where it is not there, or not of this model."""
+        path = self._job.folder / f"{name}{LABEL_SUFFIX}"
+        try:
+            labels = read_labels(path) if path.is_file() else None
+        except LabelError:
+            return None
+        current = labels is not None and labels.model == self._job.identity and set(labels.parts) == set(PARTS)
+        return len(labels.timestamps) if current and labels is not None else None
+
+    def _close(self, opened: _Opened) -> Outcome:
+        """Write the labels of a recording whose frames are all encoded. Raises OutputError."""
+        source, episode, folder = opened.source, opened.episode, self._job.folder
+        try:
+            clip = opened.encoder.finish()
+            labels = LabelFile(episode.timestamps, clip.latent, clip.confidence, str(source), opened.digest,
+                               self._job.identity, self._model.config.gap_s, clip.parts)
+            if is_bag(source):
+                stamps_ns = frame_stamps_ns(episode)
+                try:
+                    write_label_bag(folder / opened.name, labels, stamps_ns)
+                except BagError as error:
+                    raise OutputError(str(error)) from error
+            # Last, since its presence says that the recording is done.
+            write_labels(folder / f"{opened.name}{LABEL_SUFFIX}", labels)
+        except OutputError:
+            raise
+        except ComoError as error:
+            return Outcome(source, None, str(error))
+        return Outcome(source, self._entry(source, opened.digest, opened.name, len(episode)), labelled=len(episode))
+
+    def _entry(self, source: Path, digest: str, name: str, frames: int) -> LabelledSource:
+        return LabelledSource(relative_to(source, self._job.folder), digest, f"{name}{LABEL_SUFFIX}", frames,
+                              name if is_bag(source) else None)
+
+
+def list_readers(paths: Iterable[Path]) -> tuple[Readers, list[tuple[Path, str]]]:
+    """`list_sources`, with video files that are decoded once."""
+    return list_sources(paths, stream_video)
+
+
+def _name(source: Path, digest: str) -> str:
+    recording, member = split_source(source)
+    words = [recording.parent.name, recording.stem, *([member] if member else [])]
+    return "_".join(word for word in words if word) + f"-{digest[:DIGITS]}"

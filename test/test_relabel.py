@@ -1,0 +1,328 @@
+"""Relabelling: every frame decoded and encoded once, originals untouched, work taken up where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import stat
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from moving_square import FPS, GAP_S, moving_square, tiny, write_bag
+from rosbags.highlevel import AnyReader
+
+from como_core.cli import main as cli
+from como_core.errors import ComoError, OutputError
+from como_core.formats import labels as label_files
+from como_core.formats import video_stream
+from como_core.formats.label_bag import LATENT_TOPIC
+from como_core.formats.labels import read_labels
+from como_core.formats.sources import open_sources
+from como_core.formats.video import CAMERA, read_video, write_video
+from como_core.formats.video_stream import NotAsListed, stream_video
+from como_core.motion.clip import CHUNK, label_clip
+from como_core.motion.confidence import PARTS, combined, composition, continuity, overlap
+from como_core.motion.model import MotionModel, load_motion
+from como_core.motion.relabel import relabel
+from como_core.motion.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned the moving square."""
+    out = tmp_path_factory.mktemp("relabel") / "run"
+    train([moving_square(seed) for seed in range(40)], tiny("como-plus"), out)
+    return out
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    for seed in range(3):
+        write_video(folder / "squares" / f"{seed}.mp4", moving_square(100 + seed).images["top"], FPS)
+    return folder
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_labels(one: Path, other: Path) -> bool:
+    a, b = read_labels(one), read_labels(other)
+    assert a.parts.keys() == b.parts.keys()
+    return all(np.array_equal(x, y) for x, y in zip(
+        [a.timestamps, a.latent, a.confidence, *a.parts.values()],
+        [b.timestamps, b.latent, b.confidence, *(b.parts[name] for name in a.parts)], strict=True))
+
+
+def test_streamed_labels_are_those_of_encode(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("como_core.motion.clip.CHUNK", 4)
+    model, episode = load_motion(run), moving_square(7)
+    labels = label_clip(model, episode)
+    frames = episode.images["top"]
+    assert labels.latent.shape == (30, 8)
+    assert np.allclose(labels.latent[:28], model.encode(frames[:28], frames[2:]).numpy(), atol=1e-5)
+    assert np.array_equal(labels.latent[28:], labels.latent[[27, 27]])
+
+
+def test_confidence_is_the_product_of_its_parts_and_0_where_no_frame_follows(run: Path) -> None:
+    labels = label_clip(load_motion(run), moving_square(7))
+    assert tuple(labels.parts) == PARTS
+    assert np.allclose(labels.confidence, np.prod(list(labels.parts.values()), axis=0), atol=1e-6)
+    assert np.median(labels.confidence[:28]) > 0.2
+    assert (labels.confidence[28:] == 0).all()
+    assert labels.confidence.max() <= 1
+
+
+def test_each_frame_is_decoded_and_encoded_once(run: Path, videos: Path, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = np.concatenate([moving_square(seed).images["top"] for seed in range(5)])  # several chunks
+    write_video(videos / "long.mp4", longer, FPS)
+    seen: Counter[str] = Counter()
+    opened, features = video_stream._open, MotionModel.features
+
+    class Counting:
+        def __init__(self, container: av.container.InputContainer) -> None:
+            self._container = container
+
+        def __enter__(self) -> Counting:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._container.close()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._container, name)
+
+        def decode(self, stream: object) -> object:
+            for frame in self._container.decode(stream):  # type: ignore[call-overload]
+                seen["decoded"] += 1
+                yield frame
+
+    def encode(self: MotionModel, pixels: torch.Tensor, backbone: torch.Tensor | None = None) -> torch.Tensor:
+        seen["encoded"] += len(pixels)
+        return features(self, pixels, backbone)
+
+    monkeypatch.setattr(video_stream, "_open", lambda path: Counting(opened(path)))
+    monkeypatch.setattr("como_core.formats.video_frames._open", lambda path: pytest.fail("decoded a second time"))
+    monkeypatch.setattr(MotionModel, "features", encode)
+    manifest = relabel([videos], run, tmp_path / "out")
+    assert sum(entry.frames for entry in manifest.labelled) == 3 * 30 + 150
+    assert CHUNK < 150
+    assert seen == {"decoded": 240, "encoded": 240}
+
+
+def test_a_streamed_video_is_the_one_that_is_read(videos: Path) -> None:
+    for path in sorted(videos.rglob("*.mp4")):
+        streamed, read = stream_video(path), read_video(path)
+        assert np.array_equal(streamed.timestamps, read.timestamps)
+        assert np.array_equal(np.stack(list(streamed.images[CAMERA])), read.images[CAMERA][:])
+        assert streamed.images[CAMERA].shape == read.images[CAMERA].shape
+        assert np.array_equal(streamed.images[CAMERA][3:5], read.images[CAMERA][3:5])
+
+
+def test_a_video_that_decodes_to_other_frames_than_it_lists_is_read_again(
+        run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "in" / "a.mp4"
+    write_video(path, moving_square(1).images["top"], FPS)
+    relabel([path], run, tmp_path / "whole")
+    times = video_stream.timestamps
+    lie = lambda pts, *rest: times(pts[:-3], *rest)  # noqa: E731
+    real = video_stream.StreamedFrames
+    monkeypatch.setattr(video_stream, "timestamps", lie)
+    monkeypatch.setattr(video_stream, "StreamedFrames", lambda path, pts: real(path, pts[:-3]))
+    with pytest.raises(NotAsListed, match="lists 27 frames, and decodes to others from frame 27"):
+        list(stream_video(path).images[CAMERA])
+    manifest = relabel([path], run, tmp_path / "short")
+    assert [entry.frames for entry in manifest.labelled] == [30]
+    name = manifest.labelled[0].labels
+    assert same_labels(tmp_path / "short" / name, tmp_path / "whole" / name)
+
+
+def test_originals_stay_and_work_is_taken_up(run: Path, videos: Path, tmp_path: Path) -> None:
+    (videos / "squares" / "broken.mp4").write_bytes(b"not a video")
+    (videos / "squares" / "cut_off.mp4").write_bytes((videos / "squares" / "0.mp4").read_bytes()[:1500])
+    write_video(videos / "squares" / "short.mp4", moving_square(0).images["top"][:2], FPS)
+    before = hashes(videos)
+    folders = [videos, videos / "squares"]
+    for folder in folders:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        manifest = relabel([videos], run, tmp_path / "out")
+        assert hashes(videos) == before
+        assert [entry.sha256 for entry in manifest.labelled] == [before[videos / "squares" / f"{i}.mp4"]
+                                                                 for i in range(3)]
+        assert [entry.frames for entry in manifest.labelled] == [30, 30, 30]
+        assert sorted(Path(e.source).name for e in manifest.skipped) == ["broken.mp4", "cut_off.mp4", "short.mp4"]
+        assert "no two of them 0.1 s apart" in {Path(e.source).name: e.reason for e in manifest.skipped}["short.mp4"]
+        files = sorted((tmp_path / "out").glob("*.safetensors"))
+        stamps = [path.stat().st_mtime_ns for path in files]
+        files[0].unlink()  # as if the first run had been broken off before it
+        assert relabel([videos], run, tmp_path / "out") == manifest
+        assert [path.stat().st_mtime_ns for path in files][1:] == stamps[1:]
+    finally:
+        for folder in folders:
+            folder.chmod(stat.S_IRWXU)
+    for episode in open_sources([tmp_path / "out"]).episodes:
+        assert episode.latent is not None
+        assert episode.latent.shape == (30, 8)
+        assert episode.action is None
+
+
+def test_labels_without_the_parts_of_their_confidence_are_made_anew(run: Path, videos: Path, tmp_path: Path) -> None:
+    entry = relabel([videos], run, tmp_path / "out").labelled[1]
+    path = tmp_path / "out" / entry.labels
+    shutil.copy(path, tmp_path / "whole")
+    label_files.write_labels(path, dataclasses.replace(read_labels(path), parts={}))
+    relabel([videos], run, tmp_path / "out")
+    assert same_labels(path, tmp_path / "whole")
+
+
+def test_processes_give_the_same_labels(run: Path, videos: Path, tmp_path: Path) -> None:
+    (videos / "squares" / "broken.mp4").write_bytes(b"not a video")
+    one = relabel([videos], run, tmp_path / "one", workers=1)
+    two = relabel([videos], run, tmp_path / "two", workers=2)
+    assert two == one
+    for entry in one.labelled:
+        first, second = read_labels(tmp_path / "one" / entry.labels), read_labels(tmp_path / "two" / entry.labels)
+        assert np.allclose(first.latent, second.latent, atol=1e-5)
+        assert np.allclose(first.confidence, second.confidence, atol=1e-4)
+    with pytest.raises(ComoError, match="workers must be at least 1, got 0"):
+        relabel([videos], run, tmp_path / "none", workers=0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_work(workers: int, run: Path, videos: Path, tmp_path: Path,
+                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    names = [entry.labels for entry in relabel([videos], run, out).labelled]
+    shutil.rmtree(out)
+    (out / names[0]).mkdir(parents=True)  # what stands in the way of the first label file
+    with pytest.raises(OutputError, match=f"{names[0]}: cannot be written"):
+        relabel([videos], run, out, workers=workers)
+    assert not (out / "manifest.json").exists()
+
+
+def test_labels_of_two_models_do_not_mix(run: Path, videos: Path, tmp_path: Path) -> None:
+    relabel([videos], run, tmp_path / "out")
+    train([moving_square(0)], tiny(steps=2), tmp_path / "other")
+    with pytest.raises(ComoError, match="holds labels of the model run@.*these would be of other@"):
+        relabel([videos], tmp_path / "other", tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(run: Path, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file/out: cannot be written: Not a directory"):
+        relabel([videos], run, tmp_path / "file" / "out")
+
+
+def test_nothing_to_label_is_said(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ComoError, match="empty: none of 0 recordings could be labelled; expected videos"):
+        relabel([tmp_path / "empty"], run, tmp_path / "out")
+
+
+def test_the_command_says_what_was_done_and_left_out(run: Path, videos: Path, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    (videos / "broken.mp4").write_bytes(b"not a video")
+    words = ["relabel", str(videos), "--model", str(run), "-o", str(tmp_path / "out"), "--engine", "local"]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "3 recordings, 90 frames labelled" in shown
+    assert "1 skipped:" in shown
+    assert "broken.mp4: cannot be read as a video" in shown
+    assert "frames/s" in shown
+
+
+def test_a_bag_gets_a_sidecar_on_its_own_clock(run: Path, tmp_path: Path) -> None:
+    write_bag(tmp_path / "bags" / "0003", moving_square(303))
+    manifest = relabel([tmp_path / "bags"], run, tmp_path / "out")
+    entry = manifest.labelled[0]
+    assert entry.sidecar is not None
+    with AnyReader([tmp_path / "out" / entry.sidecar]) as bag:
+        messages = [bag.deserialize(raw, c.msgtype) for c, _, raw in bag.messages() if c.topic == LATENT_TOPIC]
+    assert len(messages) == entry.frames == 30
+    stamps = [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in messages]
+    assert stamps == [t * 25_000_000 for t in range(1, 31)]
+    latent = open_sources([tmp_path / "out"]).episodes[0].latent
+    assert np.allclose([message.position for message in messages], latent)
+
+
+def test_a_scene_cut_costs_all_confidence_and_nothing_elsewhere(run: Path) -> None:
+    model, episode = load_motion(run), moving_square(7)
+    usual = label_clip(model, episode).confidence
+    frames = episode.images["top"][:].copy()
+    frames[15:] = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    cut = label_clip(model, dataclasses.replace(episode, images={"top": frames})).confidence
+    assert cut[13:15].max() < 0.01
+    assert np.allclose(cut[:10], usual[:10], atol=0.05)
+
+
+def test_a_picture_that_stands_still_has_labels_of_no_motion(run: Path) -> None:
+    episode = moving_square(7)
+    still = np.repeat(episode.images["top"][:1], 30, axis=0)
+    labels = label_clip(load_motion(run), dataclasses.replace(episode, images={"top": still}))
+    moving = label_clip(load_motion(run), episode).latent
+    assert np.linalg.norm(labels.latent, axis=1).max() < 1e-3 * np.median(np.linalg.norm(moving, axis=1))
+    assert np.isfinite(labels.confidence).all()
+    assert (labels.parts["overlap"][:28] > 0.99).all()
+    assert (labels.parts["continuity"][:28] == 1).all()
+
+
+def test_overlap_is_one_for_steady_motion_and_falls_with_a_jump() -> None:
+    times, steady = np.arange(9) / 20, np.outer(np.arange(1, 10), [1.0, 2.0])
+    assert np.allclose(overlap(steady, times, GAP_S)[1:-1], 1)
+    jump = steady.copy()
+    jump[4] *= -1
+    assert overlap(jump, times, GAP_S)[4] == 0
+    assert overlap(jump, times, GAP_S)[[1, 7]].min() == 1
+
+
+def test_a_model_that_never_composes_keeps_its_confidence() -> None:
+    rng = np.random.default_rng(0)
+    never = 1.8 * rng.uniform(0.8, 1.2, 50)
+    assert (composition(never, np.ones(50)) == 1).all()
+    seldom = np.full(50, 0.07)
+    seldom[20] = 1.2
+    assert composition(seldom, np.ones(50))[20] == pytest.approx(0.25)
+    assert (np.delete(composition(seldom, np.ones(50)), 20) == 1).all()
+    rests = np.concatenate([never, np.zeros(80)])
+    assert (composition(rests, np.repeat([1.0, 1e-3], [50, 80])) == 1).all()
+
+
+def test_continuity_tells_cuts_from_motion_that_begins_and_from_noise() -> None:
+    first = np.arange(28)
+    rest = np.full(29, 0.002)
+    begins = rest.copy()
+    begins[15:] = 0.1
+    assert continuity(begins, first, first + 2).min() == 1
+    cut = rest + 0.05
+    cut[15] = 0.4
+    found = continuity(cut, first, first + 2)
+    assert (found[[14, 15]] == 0).all()
+    assert np.delete(found, [14, 15]).min() == 1
+    flash = rest + 0.05
+    flash[15:17] = 0.4  # a single broken picture
+    assert (continuity(flash, first, first + 2)[14:17] == 0).all()
+    noise = rest.copy()
+    noise[15] = 0.01  # a grey level and a quarter
+    assert continuity(noise, first, first + 2).min() == 1
+    assert continuity(np.array([0.3]), np.array([0]), np.array([1])).tolist() == [0]
+
+
+def test_parts_are_multiplied() -> None:
+    assert combined({"a": np.array([0.5, 1.0]), "b": np.array([0.5, 0.2])}) == pytest.approx([0.25, 0.2])
+
+
+def test_originals_are_not_even_opened_for_writing(run: Path, videos: Path, tmp_path: Path) -> None:
+    """Root passes a read-only folder; times of change tell it as well."""
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in videos.rglob("*")}
+    relabel([videos], run, tmp_path / "out")
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in videos.rglob("*")} == before
+    assert set(os.listdir(videos / "squares")) == {"0.mp4", "1.mp4", "2.mp4"}
