@@ -97,6 +97,7 @@ def test_training_names_what_has_no_pictures_and_takes_the_rest(
     assert "left out, 3 of 27 episodes, since no pictures come of them:" in said
     assert f"  {folder}/sets/blind.hdf5#demo_2: has no camera" in said
     assert "decoding: 720/720" in said, "24 clips of 30 frames"
+    assert "24 clips" in (tmp_path / "run" / "card.md").read_text()
     with pytest.raises(ComoError, match="no frames to put into .*3 episodes were given; the first: .*has no camera"):
         train_motion(open_sources([folder / "sets" / "blind.hdf5"]).episodes, tiny(steps=2), tmp_path / "blind")
 
@@ -187,19 +188,21 @@ def test_a_policy_learns_from_hdf5_and_labelled_data_sets(tmp_path: Path, folder
 
 
 def test_a_demonstration_that_one_camera_breaks_is_left_out_of_all(tmp_path: Path) -> None:
-    given = [dataclasses.replace(e, images={"front": e.images["front"], "wrist": e.images["front"]})
-             for e in policy_data.demonstrations()]
-    path = write_hdf5(tmp_path / "demos.hdf5", given)
-    episodes = open_sources([path]).episodes
-    broken = dataclasses.replace(episodes[1], images={**episodes[1].images, "wrist": Unreadable()})
+    demonstrations, videos = ([dataclasses.replace(e, images={"front": e.images["front"], "wrist": e.images["front"]})
+                               for e in given] for given in (policy_data.demonstrations(), policy_data.videos()))
+    whole = list(demonstrations)
+    demonstrations[1] = dataclasses.replace(whole[1], images={**whole[1].images, "wrist": Unreadable()})
     front = policy_data.INTERFACE.cameras["front"]
     cameras = {"front": front, "wrist": dataclasses.replace(front, topic="wrist")}
     robot = dataclasses.replace(policy_data.INTERFACE, cameras=cameras)
-    stack, held = camera_stack([episodes[0], broken, *episodes[2:]], robot, 16, tmp_path / "cache")
+    (tmp_path / "demo").write_bytes(b"")  # an episode that was never a file is decoded once more, to know it by
+    demonstrations[1] = dataclasses.replace(demonstrations[1], source=str(tmp_path / "demo"))
+    stack, held = camera_stack(demonstrations, robot, 16, tmp_path / "cache")
     assert held == [0, 2, 3] and stack[np.arange(len(stack))].shape == (3 * 24, 2, 16, 16, 3)
-    np.testing.assert_array_equal(stack[np.array([24])][0, 1], given[2].images["front"][0])
-    trained = train_policy([episodes[0], broken, *episodes[2:]], [], robot, policy_data.config(steps=2), tmp_path / "p")
-    assert "demonstrations: 3 episodes" in (trained.directory / "card.md").read_text()
+    np.testing.assert_array_equal(stack[np.array([24])][0, 1], whole[2].images["front"][0])
+    trained = train_policy(demonstrations, videos, robot, policy_data.config("decoded", steps=2), tmp_path / "policy")
+    card = (trained.directory / "card.md").read_text()
+    assert "demonstrations: 3 episodes, 72 steps" in card and "pseudo-labelled video: 8 episodes" in card
 
 
 class Unreadable:
