@@ -38,9 +38,9 @@ setup(
         *shared("config"),
     ],
     install_requires=[
-        "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "matplotlib",
-        "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags", "safetensors", "setuptools",
-        "tensorboard", "torch", "tyro",
+        "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "huggingface-hub",
+        "loguru", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags",
+        "safetensors", "setuptools", "tensorboard", "torch", "transformers", "tyro", "vector-quantize-pytorch",
     ],
     extras_require={
         "ros": [
@@ -48,6 +48,7 @@ setup(
             "ros-kilted-lifecycle-msgs", "ros-kilted-sensor-msgs", "ros-kilted-std-msgs", "ros-kilted-std-srvs",
             "ros-kilted-trajectory-msgs",
         ],
+        "bench": ["gymnasium-robotics"],
         # packaging: metaworld imports it and does not declare it.
         "sim": ["metaworld", "mujoco", "packaging"],
         "test": [

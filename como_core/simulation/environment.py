@@ -65,7 +65,8 @@ class Env(Protocol):
 def make_env(name: str, size: int = 64) -> Env:
     """Build the environment `suite:task` with a square camera of `size` pixels.
 
-    Raises SimulationError for an unknown suite or task, with the nearest one that exists.
+    `suite:task@view` looks from another place ("metaworld:drawer-open-v3@left"); all else is the same. Raises
+    SimulationError for an unknown suite, task or view, with the nearest one that exists.
     """
     suite, _, task = name.partition(":")
     if suite not in _SUITES or not task:

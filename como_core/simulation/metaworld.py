@@ -44,19 +44,27 @@ _HIDDEN_GROUP = 5  # MuJoCo draws site groups 0 to 2 unless told otherwise
 
 _LOOKAT_M = (0.0, 0.62, 0.15)
 _DISTANCE_M = 1.12
-_AZIMUTH_DEG = 125.0
-_ELEVATION_DEG = -36.0
+
+# Where a camera stands: azimuth and elevation in degrees.
+VIEWS = {"front": (125.0, -36.0), "left": (55.0, -36.0), "high": (125.0, -65.0)}
 
 
 class MetaWorld:
-    """One Meta-World task behind `Env`. Raises SimulationError for a task that does not exist."""
+    """One Meta-World task behind `Env`, seen from the front, or as "task@view" from one of VIEWS.
+
+    The camera keeps its name, and the environment that of the task: only the pictures differ. Raises SimulationError
+    for a task or view that does not exist.
+    """
 
     camera = "front"
     period_s = STEPS_PER_PERIOD * STEP_S
 
     def __init__(self, task: str, size: int = 64) -> None:
+        task, _, view = task.partition("@")
         if task not in TASKS:
             raise unknown_task("metaworld", task, TASKS)
+        if view and view not in VIEWS:
+            raise SimulationError(f"metaworld:{task}: no view {view!r}; views: {', '.join(VIEWS)}")
         self.name = f"metaworld:{task}"
         self.interface = _interface(size)
         self.instruction = task.rsplit("-v", 1)[0].replace("-", " ")
@@ -66,7 +74,7 @@ class MetaWorld:
         self._env = env
         self._size = size
         self._renderer: mujoco.Renderer | None = None
-        self._camera = _fixed_camera()
+        self._camera = _fixed_camera(*VIEWS[view or self.camera])
         self._privileged: np.ndarray | None = None
         self._success = False
         _dress_scene(env.model, _GOAL_SITES.get(task))
@@ -150,11 +158,11 @@ def _dress_scene(model: mujoco.MjModel, goal_site: str | None) -> None:
         model.site_rgba[goal] = _MARKER_RGBA
 
 
-def _fixed_camera() -> mujoco.MjvCamera:
+def _fixed_camera(azimuth_deg: float, elevation_deg: float) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.lookat[:] = _LOOKAT_M
-    camera.distance, camera.azimuth, camera.elevation = _DISTANCE_M, _AZIMUTH_DEG, _ELEVATION_DEG
+    camera.distance, camera.azimuth, camera.elevation = _DISTANCE_M, azimuth_deg, elevation_deg
     return camera
 
 

@@ -1,0 +1,1 @@
+"""Scripts that make the tables of docs/, each with its rows in results/."""
