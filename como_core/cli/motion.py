@@ -3,53 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 
 def train(
-    data: tuple[Path, ...],
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH[=WEIGHT] ...")],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     preset: str = "como",
+    size: Literal["small", "full"] = "small",
+    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE ...")] = (),
     steps: int | None = None,
     seed: int | None = None,
     camera: str | None = None,
     cache: Path | None = None,
     cache_limit_gb: float | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Learn latent motion from video of any kind. No action labels are needed, and none are read.
 
-    An interrupted run is taken up again by the same command.
+    Pairs of frames that lie `gap_s` apart are what it learns from. Those across a scene cut, and those whose frames
+    differ by no more than noise, are left out and counted. An interrupted run is taken up again by the same command.
 
-    Example: como motion train --preset como --data videos/ bags/ -o runs/motion
+    Examples:
+        como motion train --data videos/ bags/ -o runs/motion
+        como motion train --data robot/=3 human/=1 -o runs/motion             three pairs of robots to each of people
+        como motion train --data videos/ -o runs/kl --preset como-v1 --set bottleneck.kind=variational loss.kl=1e-6
+        torchrun --nproc_per_node=4 -m como_core.cli.main motion train --size full --data videos/ -o runs/full
 
     Args:
         data: Videos, bags, LeRobot data sets, robomimic or LIBERO HDF5 files, or folders of them, nested as you like.
-            What cannot be read is named and left out.
-        output: Folder for the checkpoint, the training state and the TensorBoard log.
-        preset: A name in config/motion/ (como, como-v1, continuous), or a YAML file of your own.
+            What cannot be read is named and left out. With =WEIGHT, a path gives that share of all pairs drawn,
+            relative to the other weights, however much it holds; without, every pair is drawn as often as any other.
+        output: Folder for the checkpoint, the training state, run.json and the TensorBoard log.
+        preset: A name in config/motion/ (como, como-v1, como-plus, continuous, vq, ...), or a YAML file of your own.
+        size: How large the parts are: small (minutes on two cores) or full (the paper's: a frozen MAE ViT-L at 224
+            pixels, for GPUs).
+        options: Settings to change, by their keys in the YAML files, such as gap_s=0.2 loop.batch_size=64
+            selection.still_share=0. loop.batch_size is that of all processes together.
         steps: Training steps; the preset's where not given.
         seed: Of the weights and batches; the preset's where not given.
         camera: Which camera of recordings with several; the first where not given.
-        cache: Folder for decoded frames, to share between runs; OUTPUT/cache where not given.
-        cache_limit_gb: How large that folder may grow, older caches making way; as the disk allows where not given.
+        cache: Folder for decoded frames and backbone features, to share between runs; OUTPUT/cache where not given.
+        cache_limit_gb: How large that folder may become. Older caches there that no run uses make way. Where features
+            of a frozen backbone do not fit they are computed anew in every step. Not given: the disk is the limit for
+            frames, 32 GB for features.
+        device: Where to compute; auto takes a GPU where there is one.
     """
-    import dataclasses
-
-    from como_core.formats.sources import open_sources
-    from como_core.motion.config import load_preset
+    from como_core.motion.config import load_preset, parse_options, with_options
+    from como_core.motion.mixture import open_mixture
     from como_core.motion.train import train as run
     from como_core.training.progress import track
+    from como_core.training.ranks import join, leave, quiet_unless_first
 
-    config = load_preset(preset)
-    loop = dataclasses.replace(config.loop, steps=config.loop.steps if steps is None else steps,
-                               seed=config.loop.seed if seed is None else seed)
-    config = dataclasses.replace(config, loop=loop)
-    sources = open_sources(data, progress=lambda found: track(found, "reading", "recordings"))
-    print(sources.summary())
-    run(sources.episodes, config, output, camera, cache, cache_limit_gb=cache_limit_gb)
-    print(f"motion model in {output}; next: como relabel {' '.join(map(str, data))} --model {output} -o relabeled/")
+    given = parse_options(options) | {key: value for key, value in (("loop.steps", steps), ("loop.seed", seed))
+                                      if value is not None}
+    config = with_options(load_preset(preset, size), **given)
+    join(device)
+    with quiet_unless_first():
+        sources, mixture = open_mixture(data, lambda found: track(found, "reading", "recordings"))
+        print(sources.summary())
+        run(sources.episodes, config, output, camera, cache, mixture, cache_limit_gb, device)
+        paths = " ".join(mixture.names)
+        print(f"motion model in {output}; next: como relabel {paths} --model {output} -o relabeled/")
+    leave()
 
 
 def evaluate(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import torch
 from torch import nn
@@ -16,6 +20,9 @@ from como_core.motion.config import BackboneConfig
 
 # What vision models were normalised with, where theirs does not say: mean and standard deviation of ImageNet's RGB.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+# A server that has not answered by then is out of reach.
+_PATIENCE_S = 5.0
 
 
 class BackboneError(ComoError):
@@ -61,7 +68,7 @@ class PretrainedBackbone(nn.Module):
         """Raises BackboneError where `model` cannot be loaded, or its weights are not those of `sha256`."""
         super().__init__()
         network, settings = _load(model, image_size)
-        self.name, self._layer = model, layer
+        self.name, self.layer = model, layer
         self._tube = settings.tubelet_size if settings.model_type == "vjepa2" else 0
         # A tuple hides it from torch, which would count its parameters as ours.
         self._network = (network.eval().requires_grad_(False),)
@@ -86,6 +93,11 @@ class PretrainedBackbone(nn.Module):
                                 f"{self.sha256[:12]}, expected {sha256[:12]}); give the original backbone")
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._scale.device
+
+    @property
     def network(self) -> nn.Module:
         """The frozen vision model itself."""
         return self._network[0]
@@ -98,7 +110,7 @@ class PretrainedBackbone(nn.Module):
             # MAE shuffles its patches even where it masks none; ordered noise keeps their order.
             count = self.cells**2
             options["noise"] = torch.arange(count, device=pixels.device, dtype=torch.float32).expand(len(pixels), count)
-        if self._layer != -1:
+        if self.layer != -1:
             options["output_hidden_states"] = True
         if self._tube:
             # A frame is a still video, as long as one tube.
@@ -106,7 +118,7 @@ class PretrainedBackbone(nn.Module):
             out = self.network(pixel_values_videos=still, skip_predictor=True, **options)
         else:
             out = self.network(pixel_values=pixels, **options)
-        tokens = out.last_hidden_state if self._layer == -1 else out.hidden_states[self._layer]
+        tokens = out.last_hidden_state if self.layer == -1 else out.hidden_states[self.layer]
         tokens = tokens[:, tokens.shape[1] - self.cells**2:]  # class and register tokens stand before the patches
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))
 
@@ -120,8 +132,9 @@ def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    offline = not Path(model).is_dir() and not _hub_answers()
     try:
-        settings = AutoConfig.from_pretrained(model)
+        settings = AutoConfig.from_pretrained(model, local_files_only=offline)
         changes: dict[str, Any] = {}
         if settings.model_type == "vit_mae":
             changes["mask_ratio"] = 0.0
@@ -129,9 +142,11 @@ def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
             changes["crop_size"] = image_size  # its position encoding counts rows of the size it was made for
         kinds: dict[str, Any] = {"vit_mae": ViTMAEModel, "siglip": SiglipVisionModel,
                                  "siglip_vision_model": SiglipVisionModel}
-        network = kinds.get(settings.model_type, AutoModel).from_pretrained(model, **changes)
+        network = kinds.get(settings.model_type, AutoModel).from_pretrained(
+            model, local_files_only=offline, **changes)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (f"the hub at {_hub()} cannot be reached from here, and no copy lies on this machine" if offline else
+                  str(error).strip().splitlines()[0])
         raise BackboneError(f"{model}: no vision model of `transformers` can be loaded from it: {reason}. Give a name "
                             "on the Hugging Face hub (needs internet once) or a folder with config.json and "
                             "model.safetensors") from error
@@ -141,12 +156,40 @@ def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
     return network, network.config
 
 
+@functools.cache
+def _hub_answers() -> bool:
+    """Whether the hub can be reached. Its own client would try for half a minute for each file, also for those it has.
+
+    Where a proxy is set this says yes: only the client knows its way.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    place = urlsplit(_hub())
+    if place.scheme in getproxies() and not proxy_bypass(place.hostname or ""):
+        return True
+    port = place.port or (80 if place.scheme == "http" else 443)
+    try:
+        socket.create_connection((place.hostname or "", port), timeout=_PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
 def _normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that the model wants its RGB in [0, 1] normalised with."""
     from transformers.utils import cached_file
 
+    offline = not Path(model).is_dir() and not _hub_answers()
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-        path = cached_file(model, name, _raise_exceptions_for_missing_entries=False,
+        path = cached_file(model, name, local_files_only=offline, _raise_exceptions_for_missing_entries=False,
                            _raise_exceptions_for_connection_errors=False)
         said = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
         if "image_mean" in said and "image_std" in said:

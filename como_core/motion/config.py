@@ -10,8 +10,12 @@ preset.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import yaml
 
 from como_core import config
 from como_core.resources import resources
@@ -166,6 +170,37 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class SelectionConfig:
+    """Which frame pairs are left out of training. Pictures are compared at 32 x 32 pixels, in grey levels of 0 to 255.
+
+    cut_ratio     a scene cut changes the picture on average this many times as much as each of the two frames before
+                  and after; 0: no cuts are looked for
+    cut_change    and by more than this
+    cut_likeness  and leaves the two pictures correlated by less than this, which a change of light does not
+    still_share   a pair is still where a smaller share of the picture than this changes; 0: none is still
+    still_change  by more than this, which compression noise hardly exceeds
+    still_noise   and by more than this many times the pair's median change, which is noise or light and counts up to
+                  thrice `still_change`
+    """
+
+    cut_ratio: float = 2.0
+    cut_change: float = 5.0
+    cut_likeness: float = 0.92
+    still_share: float = 0.005
+    still_change: float = 8.0
+    still_noise: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("cut_ratio", "cut_change", "still_share", "still_change", "still_noise"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+        if not -1 <= self.cut_likeness <= 1:
+            raise ValueError(f"cut_likeness is a correlation, from -1 to 1; got {self.cut_likeness}")
+        if self.still_share > 1:
+            raise ValueError(f"still_share is a share, from 0 to 1; got {self.still_share}")
+
+
+@dataclass(frozen=True)
 class MotionConfig:
     """A latent-motion model and its training.
 
@@ -183,6 +218,7 @@ class MotionConfig:
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     forward: ForwardDynamicsConfig = field(default_factory=ForwardDynamicsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
 
     def __post_init__(self) -> None:
         for name in ("gap_s", "image_size", "latent_size"):
@@ -244,3 +280,23 @@ def with_options(settings: MotionConfig, **options: Any) -> MotionConfig:
             place = place[parent]
         place[leaf] = value
     return config.build(MotionConfig, tree, "options")
+
+
+def parse_options(given: Iterable[str]) -> dict[str, Any]:
+    """Dotted keys and values of texts such as "loss.kl=1e-6", values as in YAML. Raises ConfigError for other texts."""
+    options: dict[str, Any] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise config.ConfigError(f"option {text!r}: expected KEY=VALUE, such as loss.kl=1e-6")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise config.ConfigError(f"option {text!r}: {value!r} is no value: {reason}") from error
+        if isinstance(options[key], bool) and value.lower() not in ("true", "false"):
+            options[key] = value  # precision=no is no falsehood
+        if isinstance(options[key], str):
+            with suppress(ValueError):  # to YAML 1e-6 is a text, 1.0e-6 a number
+                options[key] = float(value)
+    return options

@@ -1,4 +1,9 @@
-"""Loss terms of the motion model. Every term moves parameters: nothing here is computed without gradient."""
+"""Loss terms of the motion model. Every term moves parameters: nothing here is computed without gradient.
+
+Where several processes share a batch, `pixel` and `feature` are those of the whole batch. The other terms are the mean
+of what each process has of its part: equal for `contrast` and `kl`, and for `reversal` and `composition` but for the
+length of z that they are divided by; "batch" negatives of `contrast` are those of the part.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from como_core.motion.config import LossConfig
+from como_core.training.ranks import mean_over_ranks
 
 
 def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch.Tensor, config: LossConfig
@@ -33,7 +39,10 @@ def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch
 def prediction_loss(predicted: torch.Tensor, target: torch.Tensor, copied: torch.Tensor | None) -> torch.Tensor:
     """Mean squared error, over that of predicting `copied` where it is given: 1 is copying frame t, 0 is perfect."""
     error = (predicted - target).square().mean()
-    return error if copied is None else error / (copied - target).square().mean().clamp_min(1e-8)
+    if copied is None:
+        return error
+    # Neither is predicted, so no gradient passes here, and the error of all processes' parts can be the measure.
+    return error / mean_over_ranks((copied - target).detach().square().mean()).clamp_min(1e-8)
 
 
 def contrast_loss(latent: torch.Tensor, later: torch.Tensor, reverse: torch.Tensor, temperature: float,

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +28,7 @@ class Pairs:
     episode        int64 [P], the clip of each pair
     offsets        int64 [E + 1], clip e is frames offsets[e] .. offsets[e + 1]
     timestamps     float64 [N], seconds, increasing within a clip
+    shots          int64 [S + 1], shot s is frames shots[s] .. shots[s + 1]: a clip, or what lies between its cuts
     """
 
     first: np.ndarray
@@ -36,6 +37,7 @@ class Pairs:
     offsets: np.ndarray
     timestamps: np.ndarray
     gap_s: float
+    shots: np.ndarray
 
     def __len__(self) -> int:
         return len(self.first)
@@ -54,32 +56,37 @@ class Pairs:
         if not len(episode):
             raise ComoError(f"none of {len(first)} clips holds two frames that are {gap_s:g} s apart; "
                             "give longer clips, or choose a gap_s that suits their frame rate")
-        return cls(np.concatenate(first), np.concatenate(second), episode, offsets, np.asarray(timestamps), gap_s)
+        return cls(np.concatenate(first), np.concatenate(second), episode, offsets, np.asarray(timestamps), gap_s,
+                   shots=offsets)
+
+    def without(self, dropped: np.ndarray, cuts: np.ndarray) -> Pairs:
+        """These pairs but those in `dropped`, bool [P]; a new shot begins at each frame of `cuts`, int64."""
+        kept = ~dropped
+        return replace(self, first=self.first[kept], second=self.second[kept], episode=self.episode[kept],
+                       shots=np.union1d(self.shots, cuts))
 
     def third(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Frames at n + d for pairs `index`: d within a fifth of the gap where the frame rate allows, and never 0.
 
-        Where no frame is that near, the neighbour of the second frame is taken. At the end of a clip, and where the
-        neighbour is the first frame, it is the one on the other side, if the clip has it.
+        Where no frame is that near, the neighbour of the second frame is taken. At the end of a shot, and where the
+        neighbour is the first frame, it is the one on the other side, if the shot has it.
         """
-        second, episode = self.second[index], self.episode[index]
-        low, high = self.offsets[episode], self.offsets[episode + 1] - 1
+        first, second = self.first[index], self.second[index]
+        shot = np.searchsorted(self.shots, second, side="right")
+        low, high = self.shots[shot - 1], self.shots[shot] - 1
         shift = rng.uniform(-JITTER, JITTER, len(index)) * self.gap_s
-        wanted = self.timestamps[second] + shift
-        found = np.array([nearest(self.timestamps[a:b + 1], np.array([time]))[0] + a
-                          for a, b, time in zip(low, high, wanted, strict=True)])
+        found = nearest_within(self.timestamps, low, high, self.timestamps[second] + shift)
         step = np.where(shift >= 0, 1, -1)
         found = np.where(found == second, second + step, found)
         other = 2 * second - found
-        swap = ((found <= self.first[index]) & (other <= high)) | (found > high)
+        swap = ((found <= first) & (other <= high)) | (found > high)
         return np.where(swap, other, found)
 
     def middle(self, index: np.ndarray) -> np.ndarray:
         """The frame nearest in time to the middle of each pair of `index`; an end of it where none lies between."""
         first, second = self.first[index], self.second[index]
         wanted = (self.timestamps[first] + self.timestamps[second]) / 2
-        return np.array([a + nearest(self.timestamps[a:b + 1], np.array([time]))[0]
-                         for a, b, time in zip(first, second, wanted, strict=True)], np.int64)
+        return nearest_within(self.timestamps, first, second, wanted)
 
 
 def partner(timestamps: np.ndarray, gap_s: float) -> np.ndarray:
@@ -99,3 +106,14 @@ def nearest(timestamps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     right = np.minimum(np.searchsorted(timestamps, wanted), len(timestamps) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(timestamps[right] - wanted < wanted - timestamps[left], right, left)
+
+
+def nearest_within(timestamps: np.ndarray, low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """`nearest` for many stretches at once: for each i the index in low[i] .. high[i] nearest to wanted[i], int64."""
+    left, right = low.astype(np.int64), high.astype(np.int64)  # the first at or after `wanted` lies in here, or is high
+    while (left < right).any():
+        middle = (left + right) // 2
+        before = timestamps[middle] < wanted
+        left, right = np.where(before & (left < right), middle + 1, left), np.where(before, right, middle)
+    after, before_it = left, np.maximum(left - 1, low)
+    return np.where(timestamps[after] - wanted < wanted - timestamps[before_it], after, before_it)

@@ -1,81 +1,112 @@
 """Train a MotionModel on episodes; only their pictures and timestamps are read.
 
     train(open_sources(["videos/"]).episodes, load_preset("como"), "runs/motion")
+
+Under torchrun every process calls it; the first one decodes, chooses, prints and writes.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import json
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 from como_core import __version__
 from como_core.episode import Episode
-from como_core.formats.cache import FrameCache
 from como_core.motion.backbone import PretrainedBackbone
 from como_core.motion.config import MotionConfig
+from como_core.motion.feature_cache import cached_features
 from como_core.motion.losses import motion_loss, prediction_loss
+from como_core.motion.mixture import Mixture
 from como_core.motion.model import MotionModel, to_pixels
-from como_core.motion.pairs import Pairs
+from como_core.motion.train_data import TrainingData, open_training_data
 from como_core.training.checkpoint import save_checkpoint
-from como_core.training.loop import History, fit
-from como_core.training.progress import duration, track
+from como_core.training.loop import History, TrainingError, fit
+from como_core.training.progress import duration
+from como_core.training.ranks import Device, first_goes_first, join, processes, quiet_unless_first, rank, wait_for_all
+
+REPORT = "run.json"
 
 
 def train(episodes: Sequence[Episode], config: MotionConfig, out: str | Path, camera: str | None = None,
-          cache: str | Path | None = None, cache_limit_gb: float | None = None) -> tuple[MotionModel, History]:
-    """Train on all frame pairs of `episodes`, write the checkpoint into `out` and return the model, in eval mode.
+          cache: str | Path | None = None, mixture: Mixture | None = None, cache_limit_gb: float | None = None,
+          device: Device = "auto") -> tuple[MotionModel, History]:
+    """Train on the frame pairs of `episodes`, write the checkpoint into `out` and return the model, in eval mode.
 
     camera          the camera of episodes that have several; None: the first
-    cache           where decoded frames are kept, for this and later runs; None: out/cache
-    cache_limit_gb  how large the caches there may grow, older ones making way; None: as the disk allows
+    cache           where decoded frames and features are kept, for this and later runs; None: out/cache
+    mixture         where the episodes came from, and how often each place is drawn from; None: all alike
+    cache_limit_gb  of the caches there; None: frames as the disk allows, features DEFAULT_LIMIT_GB
 
-    An episode without pictures, or that breaks while it is decoded, is named and left out. An interrupted run goes on
-    where it was saved. Raises ComoError where no clip is longer than the gap,
-    TrainingError and CheckpointError as `fit` does.
+    out/run.json holds what it was trained on, the parameters by part and the loss curve.
+
+    An interrupted run goes on where it was saved. Raises ComoError where no pair of frames is left to train on,
+    TrainingError and CheckpointError as `fit` does, BackboneError where a pretrained model cannot be had.
     """
     out = Path(out)
-    frames = FrameCache.build(episodes, camera, config.image_size, Path(cache or out / "cache"),
-                              functools.partial(track, title="decoding", unit="frames"), cache_limit_gb)
-    episodes = [episodes[i] for i in frames.held]
-    pairs = Pairs.build(frames.timestamps, frames.offsets, config.gap_s)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.loop.seed)
-        model = MotionModel(config)
-    sampler = PairSampler(frames.frames, pairs, [episode.source for episode in episodes], config)
-    history = fit(model, sampler, MotionLoss(config), config.loop, out, "motion",
-                  identity={"motion": config, "clips": len(episodes), "frames": len(frames.timestamps)})
-    save_checkpoint(out, model.config, model.state_dict(), card=_card(model, pairs, len(episodes), history))
+    place = join(device)
+    _refuse_to_share(config, processes())
+    mixture = mixture or Mixture.of_one("all", len(episodes))
+    with first_goes_first():
+        data = open_training_data(episodes, mixture, config, camera, Path(cache or out / "cache"), cache_limit_gb)
+        print(data.summary())
+    model, loss = _build(config)
+    with quiet_unless_first():
+        print(f"parameters: {_counts(model)}")
+        with first_goes_first():
+            features = _features(model, data, config, place, cache_limit_gb)
+        history = fit(model, data.sampler(config, features), loss, config.loop, out, "motion",
+                      identity=_identity(data, config), device=device, unit="pairs")
+    if rank() == 0:
+        save_checkpoint(out, model.config, model.state_dict(), card=_card(model, data, history))
+        (out / REPORT).write_text(json.dumps(_report(model, data, history), indent=1), encoding="utf-8")
+    wait_for_all()
     return model, history
 
 
-@dataclasses.dataclass(frozen=True)
-class PairSampler:
-    """Draws batches of frame pairs, and of triples where L_tcl asks for them: uint8 [B, H, W, 3] each."""
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of a training step: to draw its batch, which training does in a thread meanwhile, and to compute."""
 
-    frames: np.ndarray
-    pairs: Pairs
-    sources: Sequence[str]
-    config: MotionConfig
+    sample_s: float
+    compute_s: float
+    pairs_per_s: float
 
-    def __call__(self, rng: np.random.Generator) -> dict[str, Any]:
-        index = rng.integers(len(self.pairs), size=self.config.loop.batch_size)
-        batch = {"first": self._take(self.pairs.first[index]), "second": self._take(self.pairs.second[index]),
-                 "source": [self.sources[e] for e in self.pairs.episode[index]]}
-        if self.config.loss.contrast:
-            batch["third"] = self._take(self.pairs.third(index[:self.config.loss.contrast_pairs], rng))
-        if self.config.loss.composition:
-            batch["middle"] = self._take(self.pairs.middle(index))
-        return batch
 
-    def _take(self, index: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.frames[index])
+def time_steps(data: TrainingData, config: MotionConfig, steps: int = 30, warmup: int = 5, device: Device = "auto",
+               features: np.ndarray | None = None) -> StepTimes:
+    """Draw and compute `steps` training steps one after the other, after `warmup` others, and take their times.
+
+    Medians over steps; `pairs_per_s` is what training makes of it, where the slower of both counts.
+    """
+    place = join(device)
+    model, loss = _build(config)
+    model.to(place).train()
+    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4, fused=True)
+    sampler, times = data.sampler(config, features), []
+    for step in range(warmup + steps):
+        start = time.perf_counter()
+        batch = sampler(np.random.default_rng(step))
+        drawn = time.perf_counter()
+        batch = send_to_device(batch, place)
+        with torch.autocast(place.type, torch.bfloat16, enabled=config.loop.precision == "bf16"):
+            total = loss(model, batch)["loss"]
+        optimiser.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.loop.clip_norm)
+        optimiser.step()
+        float(total.detach())  # waits for the device
+        times.append((drawn - start, time.perf_counter() - drawn))
+    sample_s, compute_s = np.median(times[warmup:], axis=0).tolist()
+    return StepTimes(sample_s, compute_s, config.loop.batch_size / max(sample_s, compute_s))
 
 
 class MotionLoss:
@@ -91,7 +122,8 @@ class MotionLoss:
 
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         pixels = {name: to_pixels(batch[name]) for name in ("first", "second", "third", "middle") if name in batch}
-        out = model(**pixels, known=batch.get("known"))
+        known = {name: grid.float() for name, grid in batch.get("known", {}).items()}
+        out = model(**pixels, known=known)
         terms = motion_loss(out, pixels["first"], pixels["second"], self._config)
         if self._eye is not None:
             self._eye.to(out["pixels"].device)
@@ -102,15 +134,61 @@ class MotionLoss:
         return terms
 
 
-def _card(model: MotionModel, pairs: Pairs, clips: int, history: History) -> str:
-    config = model.config
+def _build(config: MotionConfig) -> tuple[MotionModel, MotionLoss]:
+    with torch.random.fork_rng():
+        torch.manual_seed(config.loop.seed)
+        return MotionModel(config), MotionLoss(config)
+
+
+def _refuse_to_share(config: MotionConfig, count: int) -> None:
+    """TrainingError, before the long work, where so many processes cannot share a batch."""
+    shared = {"loop.batch_size": config.loop.batch_size}
+    if config.loss.contrast:
+        shared["loss.contrast_pairs"] = config.loss.contrast_pairs
+    for name, value in shared.items():
+        if value % count:
+            raise TrainingError(f"{name} must be a multiple of the {count} processes, which share a batch equally; "
+                                f"got {value}, give --set {name}={max(value // count, 1) * count}")
+
+
+def _features(model: MotionModel, data: TrainingData, config: MotionConfig, device: torch.device,
+              limit_gb: float | None) -> np.ndarray | None:
+    """The features of a frozen pretrained backbone, where they fit; any other is trained or as fast as reading."""
+    if not isinstance(model.backbone, PretrainedBackbone):
+        return None
+    return cached_features(model.backbone, data.cache, config, device, limit_gb)
+
+
+def _identity(data: TrainingData, config: MotionConfig) -> dict[str, Any]:
+    """What a run must have in common with the one that it goes on with."""
+    return {"motion": config, "clips": len(data.sources), "frames": len(data.cache.timestamps),
+            "pairs": len(data.pairs), "weights": data.mixture.weights}
+
+
+def _counts(model: MotionModel) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in model.parameter_counts().items())
+
+
+def _report(model: MotionModel, data: TrainingData, history: History) -> dict[str, Any]:
+    pairs = history.steps[-1] * model.config.loop.batch_size
+    return {"como": __version__, "torch": torch.__version__, "parameters": model.parameter_counts(),
+            "data": data.to_dict(), "steps": history.steps, "losses": history.terms, "seconds": history.seconds,
+            "waited_for_data_s": history.waited_s, "pairs_per_s": pairs / max(history.seconds, 1e-9)}
+
+
+def _card(model: MotionModel, data: TrainingData, history: History) -> str:
+    config, counts = model.config, data.selection
     losses = ", ".join(f"{name} {values[-1]:.4g}" for name, values in history.terms.items())
-    counts = ", ".join(f"{name} {count:,}" for name, count in model.parameter_counts().items())
+    places = "".join(f"  - {place['path']}: {place['clips']:,} clips, {place['pairs']:,} pairs, "
+                     f"{100 * place['share']:.1f} % of batches"
+                     + ("" if place["weight"] is None else f" (weight {place['weight']:g})") + "\n"
+                     for place in data.places())
     return (f"# Latent-motion model\n\n"
             f"- z of {config.latent_size} numbers, gap {config.gap_s:g} s, frames of {config.image_size} px\n"
-            f"- parameters: {counts}\n"
-            f"- trained on {len(pairs):,} pairs of {clips} clips, "
+            f"- parameters: {_counts(model)}\n"
+            f"- trained on {len(data.pairs):,} pairs of {len(data.sources)} clips, "
             f"{config.loop.steps} steps of {config.loop.batch_size}, seed {config.loop.seed}, "
-            f"in {duration(history.seconds)}\n"
+            f"in {duration(history.seconds)}\n{places}"
+            f"- left out of {counts.found:,} pairs: {counts.reasons()}\n"
             f"- last losses on training pairs: {losses}\n"
             f"- como {__version__}, torch {torch.__version__}\n")

@@ -5,30 +5,37 @@
 Each step is a function of the weights before it and of (seed, step) alone: batches are drawn from a generator seeded
 with both, and torch's own generator is seeded with both. So a run that was broken off and taken up again has the
 same loss curve as an unbroken one, bit for bit on the CPU with the same number of threads.
+
+Started by torchrun, several processes train one model (DDP). `batch_size` is that of all together: each draws the same
+batch from (seed, step) and computes every n-th item of it, so that the loss curve does not depend on their number.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from torch import nn
 
 from como_core import config as configuration
 from como_core.errors import ComoError
+from como_core.training.ahead import Ahead
 from como_core.training.ema import Ema
 from como_core.training.progress import Progress
+from como_core.training.ranks import Device, join, mean_over_ranks, on_cpu, wait_for_all
 from como_core.training.state import load_state, restore, save_state
 
-Batch = TypeVar("Batch")
+Sample = Callable[..., Any]
+Loss = Callable[[nn.Module, Any], dict[str, torch.Tensor]]
 
 
 class TrainingError(ComoError):
@@ -41,6 +48,7 @@ class LoopConfig:
 
     The rate warms up linearly over `warmup_steps`, then falls by a cosine to the fraction `final_rate` of itself.
 
+    batch_size  of a step, over all processes
     precision  "bf16" runs the forward pass under bfloat16 autocast; the weights stay float32
     ema_decay  average of the weights that the model holds at the end; None: the last weights
     """
@@ -76,11 +84,16 @@ class LoopConfig:
 
 @dataclass
 class History:
-    """The loss curve: for each entry the step it ends at, and each loss term's mean since the entry before."""
+    """The loss curve: for each entry the step it ends at, and each loss term's mean since the entry before.
+
+    seconds   that training took
+    waited_s  of these, what it stood still for want of a batch
+    """
 
     steps: list[int] = field(default_factory=list)
     terms: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
+    waited_s: float = 0.0
 
     def add(self, step: int, terms: Mapping[str, float]) -> None:
         """Append one entry."""
@@ -94,22 +107,28 @@ class History:
         return self.terms.get("loss", [])
 
 
-def fit(model: nn.Module, sample: Callable[[np.random.Generator], Batch],
-        loss: Callable[[nn.Module, Batch], dict[str, torch.Tensor]], config: LoopConfig, out: str | Path,
-        title: str = "training", identity: Any = None) -> History:
+def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: str | Path, title: str = "training",
+        identity: Any = None, device: Device = "auto", unit: str = "steps") -> History:
     """Train `model` in place and return its loss curve; the model ends in eval mode, with averaged weights where asked.
 
     sample    draws a batch (nested dicts, lists and tensors) from a numpy generator; `config.batch_size` is for it to
-              respect. A mapping's key "source" (list of str) is named when the batch yields NaN
-    loss      scalar terms of a batch; the one under "loss" is minimised, the others are logged
+              respect. It is called in a thread, one step ahead. To train in several processes it takes a slice as well,
+              `part`, and returns those items of the batch. A mapping's key "source" (list of str) is named when the
+              batch yields NaN
+    loss      scalar terms of a batch; the one under "loss" is minimised, the others are logged. Of several processes
+              the mean counts
     out       holds training/: the state to resume from, and the TensorBoard log. A finished run returns at once
     identity  whatever else makes this run what it is (model and data settings); a state of another identity is refused
+    unit      what progress counts: steps, or the items of a batch under this name
 
-    Raises TrainingError where the loss or its gradient is not finite (the last saved state stays), CheckpointError
-    where the state cannot be written or belongs to other settings.
+    Raises TrainingError where the loss or its gradient is not finite (the last saved state stays) and where the
+    processes cannot share the batch, CheckpointError where the state cannot be written or belongs to other settings.
     """
     directory = Path(out) / "training"
-    accelerator = Accelerator(log_with="tensorboard", project_dir=str(directory))
+    join(device)
+    accelerator = Accelerator(log_with="tensorboard", project_dir=str(directory), cpu=on_cpu(device))
+    _refuse_to_share(sample, config, accelerator.num_processes)
+    model.to(accelerator.device)  # before optimiser and average, which stay where the weights were
     optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas,
                                   fused=True)
     ema = Ema(model, config.ema_decay) if config.ema_decay else None
@@ -119,13 +138,18 @@ def fit(model: nn.Module, sample: Callable[[np.random.Generator], Batch],
     if state:
         restore(state, model, optimiser, ema)
         history, done = History(**state.history), state.step
+    wait_for_all()  # before the first process may write another state
     if done < config.steps:
         wrapped, optimiser = accelerator.prepare(model.train(), optimiser)
         accelerator.init_trackers("tensorboard")
         run = _Run(accelerator, wrapped, model, optimiser, ema, config, directory, ident, history)
-        with torch.random.fork_rng(), Progress(config.steps, title, done=done) as progress:
-            run.steps(done, sample, loss, progress)
-        accelerator.end_training()
+        each = 1 if unit == "steps" else config.batch_size
+        with (torch.random.fork_rng(), Ahead(run.draw(sample), range(done, config.steps)) as batches,
+              Progress(config.steps * each, title, unit, done * each) as progress):
+            run.steps(done, batches, loss, progress, each)
+        for tracker in accelerator.trackers:  # end_training would part the processes as well
+            tracker.finish()
+        wait_for_all()  # what the first process has saved is complete for all
     if ema:
         ema.copy_to(model)
     model.eval()
@@ -144,12 +168,13 @@ class _Run:
     identity: dict[str, Any]
     history: History
 
-    def steps(self, done: int, sample: Callable[[np.random.Generator], Any],
-              loss: Callable[[nn.Module, Any], dict[str, torch.Tensor]], progress: Progress) -> None:
+    def steps(self, done: int, batches: Ahead, loss: Loss, progress: Progress, each: int) -> None:
         """Steps `done` .. config.steps; the window of averaged losses is closed before each save."""
         config, window, start = self.config, _Window(), time.monotonic() - self.history.seconds
+        waited = self.history.waited_s
         for step in range(done, config.steps):
-            batch = self._draw(sample, step)
+            batch = send_to_device(next(batches), self.accelerator.device, non_blocking=True)
+            torch.manual_seed(self._seed(step))
             window.add(self._step(step, batch, loss))
             count = step + 1
             last, save = count == config.steps, count % config.save_every == 0
@@ -157,29 +182,42 @@ class _Run:
                 means = window.close()
                 self.history.add(count, means)
                 self.accelerator.log({**means, "learning_rate": config.rate(step)}, step=count)
-            progress.advance(note=f"loss {self.history.loss[-1]:.4g}" if self.history.loss else "")
+            progress.advance(each, note=f"loss {self.history.loss[-1]:.4g}" if self.history.loss else "")
+            self.history.seconds, self.history.waited_s = time.monotonic() - start, waited + batches.waited_s
             if (last or save) and self.accelerator.is_main_process:
-                self.history.seconds = time.monotonic() - start
                 save_state(self.directory, count, self.identity, vars(self.history), self.model, self.optimiser,
                            self.ema)
 
-    def _draw(self, sample: Callable[[np.random.Generator], Any], step: int) -> Any:
-        entropy = np.random.SeedSequence([self.config.seed, step, self.accelerator.process_index])
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        return send_to_device(sample(np.random.default_rng(entropy)), self.accelerator.device)
+    def draw(self, sample: Sample) -> Callable[[int], Any]:
+        """The batch of a step, or this process's part of it, from (seed, step) alone."""
+        count = self.accelerator.num_processes
+        part = () if count == 1 else (slice(self.accelerator.process_index, None, count),)
+        pin = self.accelerator.device.type == "cuda"
 
-    def _step(self, step: int, batch: Any, loss: Callable[[nn.Module, Any], dict[str, torch.Tensor]]
-              ) -> dict[str, float]:
+        def batch(step: int) -> Any:
+            drawn = sample(np.random.default_rng(np.random.SeedSequence([self.config.seed, step, 0])), *part)
+            return _pinned(drawn) if pin else drawn
+
+        return batch
+
+    def _seed(self, step: int) -> int:
+        """For torch's own generator: noise and dropout differ between processes."""
+        entropy = np.random.SeedSequence([self.config.seed, step, self.accelerator.process_index])
+        return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _step(self, step: int, batch: Any, loss: Loss) -> dict[str, float]:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(step)
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bf16):
             terms = loss(self.wrapped, batch)
-        values = {name: float(term.detach()) for name, term in terms.items()}
+        means = mean_over_ranks(torch.stack([term.detach().float() for term in terms.values()]))
+        values = dict(zip(terms, means.tolist(), strict=True))
         if not math.isfinite(values["loss"]):
             raise self._not_finite(step, f"the loss is {values['loss']}", batch)
         self.optimiser.zero_grad()
         self.accelerator.backward(terms["loss"])
+        self._refuse_unused()
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         if norm is not None and not math.isfinite(float(norm)):
             raise self._not_finite(step, f"the gradient's norm is {float(norm)}", batch)
@@ -188,12 +226,41 @@ class _Run:
             self.ema.update(self.model, step + 1)
         return values
 
+    def _refuse_unused(self) -> None:
+        """DDP waits for the gradient of every parameter, and at the next step it would say so in its own words."""
+        if self.accelerator.num_processes > 1:
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    raise TrainingError(f"{name} has no part in the loss, which several processes cannot train; start "
+                                        "it without torchrun, or with a preset that uses it")
+
     def _not_finite(self, step: int, what: str, batch: Any) -> TrainingError:
-        sources = sorted(set(batch.get("source", []))) if isinstance(batch, Mapping) else []
+        """Every process sees the same loss and gradient, so all come here and together name their files."""
+        own = sorted(set(batch.get("source", []))) if isinstance(batch, Mapping) else []
+        sources = sorted(set(gather_object(own))) if self.accelerator.num_processes > 1 else own
         files = f"; the batch came from {', '.join(sources)}" if sources else ""
         return TrainingError(f"step {step + 1}: {what}, so training stopped; the last good state lies in "
                              f"{self.directory}. Lower learning_rate (now {self.config.learning_rate:g}) or look at "
                              f"the data{files}")
+
+
+def _refuse_to_share(sample: Sample, config: LoopConfig, processes: int) -> None:
+    if processes == 1:
+        return
+    if "part" not in inspect.signature(sample).parameters:
+        raise TrainingError(f"this training runs in one process, {processes} were started; start it without torchrun")
+    if config.batch_size % processes:
+        raise TrainingError(f"batch_size must be a multiple of the {processes} processes, which share it equally; "
+                            f"got {config.batch_size}")
+
+
+def _pinned(batch: Any) -> Any:
+    """Tensors of nested dicts and lists in memory that a GPU can copy from while it computes."""
+    if isinstance(batch, torch.Tensor):
+        return batch.pin_memory()
+    if isinstance(batch, Mapping):
+        return {name: _pinned(item) for name, item in batch.items()}
+    return batch
 
 
 class _Window:
