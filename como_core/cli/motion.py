@@ -76,41 +76,76 @@ def evaluate(
     interface: Path | None = None,
     camera: str | None = None,
     cache: Path | None = None,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    target: Literal["sum", "stack", "difference", "absolute"] = "sum",
+    lag: float = 0.0,
+    actions: tuple[str, ...] = (),
+    seeds: int = 3,
     seed: int = 0,
+    baselines: bool = True,
+    name: str | None = None,
+    split: str = "held_out",
+    device: str = "cpu",
 ) -> None:
-    """Measure a motion model: what a linear probe reads of the real actions from z, beside baselines.
+    """Measure a motion model: probes for the real actions beside baselines, S-PCFC, reconstruction, a leakage audit.
 
-    Prints a table, and writes the same numbers to RUN/metrics.json. Use recordings that the model was not trained on;
-    only those with actions count. Every recording is held out once; intervals are over recordings.
+    Prints tables, and writes RUN/metrics.json and the figure RUN/metrics.png. Use recordings that the model was not
+    trained on. Those with actions are probed, all are audited; plain videos will do. What each number means:
+    docs/motion_metrics.md.
 
-    Example: como motion eval runs/motion --data held_out/
+    Examples:
+        como motion eval runs/motion --data held_out/
+        como motion eval runs/motion --data dataset/ --target difference --lag 0.15 --actions Right
 
     Args:
         run: Folder of the model, as `como motion train` wrote it.
-        data: Bags, LeRobot data sets or HDF5 files with actions, or folders of them, all of one robot.
+        data: Videos, bags, LeRobot data sets or HDF5 files, or folders of them; those with actions all of one robot.
         interface: The robot's interface YAML; where not given, what the recordings say of their actions.
         camera: Which camera; the first where not given.
-        cache: Folder for decoded frames; RUN/cache where not given.
-        seed: Of the split into folds.
+        cache: Folder for decoded frames and the probes of baselines, to share between models; RUN/cache where not
+            given.
+        output: The JSON file; the figure lies beside it. RUN/metrics.json where not given.
+        target: What is made of the actions of the gap. For velocities and steps: their sum, or several stacked. For
+            commanded positions: the difference of the last and the first, or the mean (absolute).
+        lag: Seconds by which the arm follows its commands.
+        actions: Ask only for actions whose name contains one of these words.
+        seeds: How often the recordings are split anew for the probes.
+        seed: The first of these.
+        baselines: Leave out what z is compared with, for speed.
+        name: Of the model in the JSON and the figure; RUN's where not given.
+        split: Of the data, a word for the JSON.
+        device: Where the model runs: cpu, cuda.
     """
     import json
+    import shlex
+    import sys
 
     from rich.console import Console
 
     from como_core.formats.sources import open_sources
     from como_core.interface import load_interface
-    from como_core.motion.evaluate import action_names, probe_table
+    from como_core.motion.baselines import BASELINES
+    from como_core.motion.evaluate import Measures, action_names
     from como_core.motion.evaluate import evaluate as measure
+    from como_core.motion.figure import save
     from como_core.motion.model import load_motion
+    from como_core.motion.report import tables
+    from como_core.motion.targets import Target
     from como_core.training.progress import track
 
-    model = load_motion(run)
+    measures = Measures(Target(target, lag), actions, BASELINES if baselines else (), seeds=seeds)
+    model = load_motion(run, device)
     given = load_interface(interface) if interface else None
     sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
     print(sources.summary())
     names = action_names(sources.episodes, given)
-    report = measure(model, sources.episodes, names, camera, cache or run / "cache", seed)
-    Console().print(probe_table(report))
-    path = run / "metrics.json"
-    path.write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
-    print(f"the same numbers: {path}")
+    report = measure(model, sources.episodes, names, camera, cache or run / "cache", seed, measures)
+    Console().print(tables(report))
+    path = output or run / "metrics.json"
+    title = name or run.resolve().name
+    rows = report.flat_rows(title, split, shlex.join(["como", *sys.argv[1:]]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"rows": rows, "summary": report.to_dict()}, indent=1, allow_nan=False),
+                    encoding="utf-8")
+    save(report, f"Latent motion of {title}, measured on {', '.join(map(str, data))}", path.with_suffix(".png"))
+    print(f"the same numbers: {path}\nfigure: {path.with_suffix('.png')}")

@@ -1,178 +1,161 @@
-"""Measure a MotionModel on labelled recordings that it was not trained on: probes beside baselines, reconstruction.
+"""Measure a MotionModel on recordings that it was not trained on: probes beside baselines, S-PCFC, leakage audit.
 
     report = evaluate(model, episodes, action_names=["linear.x", "linear.y", "linear.z"], cache="cache")
+    report.flat_rows(preset="como")
+
+For many models on the same recordings give the same `cache`: frames are decoded once, and the probes of baselines run
+once.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from rich.table import Table
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
-from como_core.formats.cache import FrameCache
 from como_core.formats.sources import action_names_of
 from como_core.interface import Interface
+from como_core.motion import baselines
+from como_core.motion.appearance import appearance
+from como_core.motion.audit import AuditLine, audit
+from como_core.motion.eye import Encoded, Eye, encode_all
+from como_core.motion.intervals import Score
+from como_core.motion.metrics import Consistency, Triples, latent_consistency, reconstruction_gain, true_consistency
+from como_core.motion.mlp_probe import mlp
 from como_core.motion.model import MotionModel
-from como_core.motion.pairs import Pairs
-from como_core.motion.probe import Features, Probe, Score, run_probe, window_sums
-from como_core.training.progress import track
+from como_core.motion.probe import Probe, run_probe
+from como_core.motion.probe_store import ProbeStore
+from como_core.motion.question import Question
+from como_core.motion.recordings import Recordings
+from como_core.motion.report import Evaluation, ProbeRow
+from como_core.motion.targets import Target
 
-_PCA_PAIRS = 2000
-_CHUNK = 256
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """A line of the probe table."""
-
-    features: str
-    size: int
-    r2: Score
-    mse: Score
-    r2_by_action: dict[str, float]
+_FRAME_CELLS = 4  # a side; what the appearance probe knows of a frame is averaged to so many cells
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found. `gain` is R2 of z minus R2 of the PCA, on the same resampled episodes.
+class Measures:
+    """What to measure.
 
-    reconstruction_gain  1 - error of the forward dynamics over the error of copying frame t
+    target     what the probes are asked for
+    actions    ask only for actions whose name contains one of these; for all that are named where empty
+    baselines  which rows stand beside z, of `baselines.BASELINES`; none depends on what z is
+    mlp        whether a two-layer MLP probe stands beside the linear one
+    audit      whether to run the leakage audit
+    seeds      how often the recordings are split anew for the probes
     """
 
-    rows: list[ProbeRow]
-    gain: Score
-    reconstruction_gain: float
-    episodes: int
-    pairs: int
-    gap_s: float
-    actions: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
+    target: Target = field(default_factory=Target)
+    actions: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = baselines.BASELINES
+    mlp: bool = True
+    audit: bool = True
+    seeds: int = 3
 
 
-def evaluate(model: MotionModel, episodes: Sequence[Episode], action_names: Sequence[str],
-             camera: str | None = None, cache: str | Path = "cache", seed: int = 0) -> Evaluation:
-    """Probe z for the actions of `episodes`; those without actions are left out.
+def evaluate(model: MotionModel, episodes: Sequence[Episode], action_names: Sequence[str] = (),
+             camera: str | None = None, cache: str | Path = "cache", seed: int = 0,
+             measures: Measures | None = None) -> Evaluation:
+    """Measure z on `episodes`. The probes use those with actions; all else uses all.
 
     action_names  names of the first action values. R2 and MSE are means over these; a gripper, the last value, is
-                  left out, since the task's identity alone tells most of it
-    cache         where decoded frames are kept
+                  left out, since the task's identity alone tells most of it. Empty: no probes
+    cache         where decoded frames and the probes of baselines are kept
+    seed          of the first split
 
-    Raises ComoError where fewer episodes have actions than a split needs.
+    A recording without such a camera, that breaks or is shorter than the gap costs itself only. Raises ComoError where
+    none is left, and where those with actions are not of one robot.
     """
-    labelled = [episode for episode in episodes if episode.action is not None]
-    if not labelled:
-        raise ComoError(f"none of {len(episodes)} recordings has actions; a probe needs some, such as recorded bags")
-    frames = FrameCache.build(labelled, camera, model.config.image_size, Path(cache),
-                              functools.partial(track, title="decoding", unit="frames"))
-    labelled = [labelled[i] for i in frames.held]
-    _require_one_width(labelled, len(action_names))
-    pairs = Pairs.build(frames.timestamps, frames.offsets, model.config.gap_s)
-    action = np.concatenate([episode.action for episode in labelled if episode.action is not None])
-    columns = list(range(len(action_names)))
-    target = window_sums(action[:, columns], pairs.first, pairs.second)
-    latent, gain = _encode(model, frames.frames, pairs)
-    size = model.config.latent_size
-    candidates: dict[str, Features] = {
-        "mean of the actions": lambda train, every: np.ones((len(every), 1)),
-        "PCA of the RGB difference": DifferencePca(frames.frames, pairs, size),
-        "z": lambda train, every: latent[every],
-    }
-    probes = [run_probe(name, features, target, pairs.episode, seed) for name, features in candidates.items()]
-    return Evaluation([_row(probe, action_names) for probe in probes], probes[2].r2_gain(probes[1], columns), gain,
-                      len(np.unique(pairs.episode)), len(pairs), model.config.gap_s, list(action_names))
+    measures = measures or Measures()
+    data = Recordings.of(model, episodes, camera, Path(cache))
+    question = Question.of(data, list(action_names), measures.target, measures.actions)
+    eye = Eye(model)
+    encoded = encode_all(eye, data.cache.frames, data.pairs)
+    rows, gain = _probes(model, data, question, encoded.latent, measures, range(seed, seed + measures.seeds),
+                         ProbeStore(Path(cache) / "probes")) if question else ([], None)
+    return Evaluation(
+        rows=rows, gain=gain, reconstruction_gain=reconstruction_gain(encoded, data.pairs.episode),
+        predicts=eye.predicts, consistency=_consistency(eye, data, encoded),
+        audit=_audit(eye, data, encoded) if measures.audit else [],
+        episodes=len(np.unique(data.pairs.episode)), pairs=len(data.pairs),
+        labelled=len(np.unique(question.episode)) if question else 0,
+        labelled_pairs=len(question.rows) if question else 0,
+        gap_s=model.config.gap_s, latent_size=model.config.latent_size,
+        actions=list(question.names) if question else [], target=measures.target, seeds=measures.seeds,
+        notes=data.notes)
 
 
-@dataclass(frozen=True)
-class DifferencePca:
-    """Features of the baseline: the first `size` principal components of F_{t+n} - F_t in pixels."""
+def _probes(model: MotionModel, data: Recordings, question: Question, latent: np.ndarray, measures: Measures,
+            seeds: Sequence[int], store: ProbeStore) -> tuple[list[ProbeRow], Score | None]:
+    """Rows of the baselines and, last, of z; and how far z is ahead of the PCA of the RGB difference."""
+    chosen = sorted(column for mine in question.names.values() for column in mine)
+    target = question.target[:, chosen]
+    owned = {name: [chosen.index(column) for column in mine] for name, mine in question.names.items()}
 
-    frames: np.ndarray
-    pairs: Pairs
-    size: int
+    def run(name: str, values: np.ndarray) -> list[Probe]:
+        linear = run_probe(name, values, target, question.episode, seeds)
+        bent = measures.mlp and name != baselines.MEAN  # from nothing, an MLP can make no more than a line can
+        return [linear, run_probe(name, values, target, question.episode, seeds, mlp)] if bent else [linear]
 
-    def __call__(self, train: np.ndarray, every: np.ndarray) -> np.ndarray:
-        sample = np.sort(np.random.default_rng(0).choice(train, min(len(train), _PCA_PAIRS), replace=False))
-        known = self._difference(sample)
-        mean = known.mean(dim=0)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            _, _, basis = torch.pca_lowrank(known - mean, q=min(self.size + 10, *known.shape), center=False, niter=3)
-        basis = basis[:, :self.size]
-        chunks = [every[i:i + _CHUNK] for i in range(0, len(every), _CHUNK)]
-        return torch.cat([(self._difference(chunk) - mean) @ basis for chunk in chunks]).numpy()
-
-    def _difference(self, index: np.ndarray) -> torch.Tensor:
-        first, second = (torch.from_numpy(self.frames[side[index]]) for side in (self.pairs.first, self.pairs.second))
-        return (second.float() - first.float()).flatten(1) / 255
-
-
-def _encode(model: MotionModel, frames: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, float]:
-    """z of all pairs, float32 [P, D], and the reconstruction gain."""
-    latents, error, change = [], 0.0, 0.0
-    for start in range(0, len(pairs), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        first, second = frames[pairs.first[part]], frames[pairs.second[part]]
-        latent = model.encode(first, second)
-        rebuilt = model.reconstruct(first, latent).cpu().numpy().astype(np.float32)
-        error += float(np.square(rebuilt - second).sum())
-        change += float(np.square(first.astype(np.float32) - second).sum())
-        latents.append(latent.cpu().numpy())
-    return np.concatenate(latents), 1 - error / max(change, 1e-9)
+    given = baselines.Baselines(model, data, question.rows)
+    found: dict[str, list[Probe]] = {}
+    for name in measures.baselines:
+        if given.there(name):
+            key = (name, given.identity(name), data.cache.path.name, question.rows, target, *seeds, measures.mlp)
+            found[name] = store.probes(key, lambda name=name: run(name, given.features(name)))  # type: ignore[misc]
+    found["z"] = run("z", latent[question.rows])
+    rgb = found.get(baselines.RGB_DIFFERENCE)
+    return [_row(probes, owned) for probes in found.values()], found["z"][0].r2_gain(rgb[0]) if rgb else None
 
 
-def _row(probe: Probe, action_names: Sequence[str]) -> ProbeRow:
-    columns = list(range(len(action_names)))
-    return ProbeRow(probe.name, probe.size, probe.r2(columns), probe.mse(columns),
-                    {name: probe.r2([column]).mean for column, name in enumerate(action_names)})
+def _row(probes: Sequence[Probe], columns: dict[str, list[int]]) -> ProbeRow:
+    linear, *bent = probes
+    return ProbeRow(linear.name, linear.size, linear.r2(), linear.mse(),
+                    {name: linear.r2(mine).mean for name, mine in columns.items()}, linear.seed_spread(),
+                    bent[0].r2() if bent else None, bent[0].mse() if bent else None)
+
+
+def _consistency(eye: Eye, data: Recordings, encoded: Encoded) -> list[Consistency]:
+    triples = Triples.of(data.pairs)
+    if not len(triples):
+        data.notes.append("no recording is two gaps long, so there is no S-PCFC")
+        return []
+    found = [latent_consistency(eye, data.cache.frames, triples, encoded.latent)]
+    if data.state is not None:
+        ends = (triples.before, triples.middle, triples.after)
+        known = np.all([np.isfinite(data.state[end]).all(axis=1) for end in ends], axis=0)
+        if known.any():
+            found.append(true_consistency(data.state, triples.only(known)))
+    return found
+
+
+def _audit(eye: Eye, data: Recordings, encoded: Encoded) -> list[AuditLine]:
+    frames, pairs, moved = data.cache.frames, data.pairs, data.displacement
+    describe = baselines.features_of(eye.model, frames, _FRAME_CELLS)
+    frame = baselines.frame_components(describe, pairs.first, eye.model.config.latent_size)
+    known = moved if moved is not None and np.isfinite(moved).all() else None
+    return [*audit(eye, frames, pairs, encoded, data.scenes),
+            appearance(encoded.latent, frame, pairs, data.scenes, known)]
 
 
 def action_names(episodes: Sequence[Episode], interface: Interface | None = None) -> list[str]:
     """Names of the commanded values: of `interface`, or as the first recording with actions that says has them.
 
-    A gripper is left out where the recording tells which value it is. Raises ComoError where no recording says.
+    A gripper is left out where the recording tells which value it is. Empty where no recording has actions. Raises
+    ComoError where recordings have actions and none says what they are.
     """
     if interface is not None:
         return list(interface.action.names)
-    for episode in episodes:
-        names = action_names_of(episode.source) if episode.action is not None else None
+    labelled = [episode for episode in episodes if episode.action is not None]
+    for episode in labelled:
+        names = action_names_of(episode.source)
         if names:
             return names
-    raise ComoError(f"none of {len(episodes)} recordings has actions and says what they mean; give recorded bags, "
-                    "LeRobot data sets or HDF5 files, or the robot's interface YAML with --interface")
-
-
-def _require_one_width(episodes: Sequence[Episode], names: int) -> None:
-    """Raise ComoError unless all actions have the same number of values, and a value for each name."""
-    first = episodes[0]
-    for episode in episodes:
-        assert episode.action is not None and first.action is not None, "only recordings with actions are measured"
-        width, expected = episode.action.shape[1], first.action.shape[1]
-        if width != expected or width < names:
-            raise ComoError(f"{episode.source}: actions have {width} values a step, those of {first.source} have "
-                            f"{expected}, and {names} are named; measure recordings of one robot at a time")
-
-
-def probe_table(report: Evaluation) -> Table:
-    """The probe rows for a terminal."""
-    by_action = ", ".join(f"{name} {value:.3f}" for name, value in report.rows[-1].r2_by_action.items())
-    caption = (f"{report.episodes} recordings, {report.pairs} pairs {report.gap_s:g} s apart; 95 % intervals over "
-               f"recordings. z is ahead of the PCA by {report.gain}; its R2 is {by_action}. The forward dynamics "
-               f"removes {report.reconstruction_gain:.0%} of the error of copying frame t.")
-    table = Table(title="Linear probe: actions summed over the gap", caption=caption, caption_justify="left")
-    table.add_column("features", no_wrap=True)
-    for heading in ("size", "R2", "MSE"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in report.rows:
-        table.add_row(row.features, str(row.size), str(row.r2), f"{row.mse.mean:.3f}")
-    return table
+    if labelled:
+        raise ComoError(f"{len(labelled)} recordings have actions and none says what they mean; give the robot's "
+                        "interface YAML with --interface")
+    return []

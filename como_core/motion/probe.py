@@ -1,8 +1,11 @@
-"""How much of the real actions a linear probe reads from z, with an interval and beside baselines (paper, section 4).
+"""How much of the real actions a probe reads from features, with an interval over recordings (paper, section 4).
 
-The target is the action summed over the pair's window, z-scored on the probe's training episodes. The probe is a ridge
-regression whose strength is chosen on episodes set aside from the training ones. Every episode is held out once, in one
-of FOLDS folds; the interval is a bootstrap over episodes.
+    found = run_probe("z", latent, target, episode, seeds=range(3))
+    found.r2().mean, found.mse().mean
+
+Targets are z-scored on the probe's training recordings. Every recording is held out once, in one of FOLDS folds; each
+seed draws other folds. The linear probe is a ridge regression; its strength, and when the MLP stops, is chosen on
+recordings set aside from the training ones.
 """
 
 from __future__ import annotations
@@ -13,118 +16,149 @@ from dataclasses import dataclass
 import numpy as np
 
 from como_core.errors import ComoError
+from como_core.motion.intervals import Score, bootstrap, sums_by_recording
 
 FOLDS = 5
-RESAMPLES = 2000
 _STRENGTHS = 10.0 ** np.arange(-2, 6)
-
-Features = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From the indices of training pairs and of all pairs [P] to features of all pairs [P, D]."""
+_ASIDE = 5  # every fifth of the training recordings
 
 
 @dataclass(frozen=True)
-class Score:
-    """A metric with its 95 % interval."""
+class Fold:
+    """Indices of pairs: those fitted on, those set aside to choose by, those predicted."""
 
-    mean: float
-    low: float
-    high: float
+    fitted: np.ndarray
+    aside: np.ndarray
+    held: np.ndarray
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    @property
+    def training(self) -> np.ndarray:
+        return np.concatenate([self.fitted, self.aside])
+
+
+Fit = Callable[[np.ndarray, Sequence[np.ndarray], Sequence[Fold], int], Sequence[np.ndarray]]
+"""From features [P, D], the z-scored target [P, A] of each fold, the folds and a seed: predictions of each `held`."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out predictions of z-scored targets, [P, A] each, with the episode of each pair [P]."""
+    """What a probe found.
+
+    size  numbers per pair that it was given
+    sums  [S, E, 1 + 3 A], for each seed and recording: pairs, then for each target the sums over pairs of the squared
+          error, of the target and of its square, in units of the target's spread
+    """
 
     name: str
     size: int
-    predicted: np.ndarray
-    target: np.ndarray
-    episode: np.ndarray
+    sums: np.ndarray
 
-    def r2(self, columns: Sequence[int]) -> Score:
-        """Coefficient of determination, mean over target `columns`."""
-        return self._score(lambda counts: self._r2(counts, columns))
+    @property
+    def targets(self) -> int:
+        return (self.sums.shape[2] - 1) // 3
 
-    def mse(self, columns: Sequence[int]) -> Score:
+    def r2(self, columns: Sequence[int] | None = None) -> Score:
+        """Coefficient of determination, mean over target `columns`, all where None."""
+        return bootstrap(self.sums.mean(axis=0), lambda sums: self._r2(sums, columns))
+
+    def mse(self, columns: Sequence[int] | None = None) -> Score:
         """Mean squared error in units of the targets' variance, mean over `columns` (LP-MSE)."""
-        return self._score(lambda counts: self._mse(counts, columns))
+        return bootstrap(self.sums.mean(axis=0), lambda sums: self._mse(sums, columns))
 
-    def r2_gain(self, other: Probe, columns: Sequence[int]) -> Score:
-        """R2 of this probe minus that of `other`, on the same resampled episodes."""
-        return self._score(lambda counts: self._r2(counts, columns) - other._r2(counts, columns))
+    def r2_gain(self, other: Probe, columns: Sequence[int] | None = None) -> Score:
+        """R2 of this probe minus that of `other`, on the same resampled recordings."""
+        split = self.sums.shape[2]
+        both = np.concatenate([self.sums.mean(axis=0), other.sums.mean(axis=0)], axis=1)
+        return bootstrap(both, lambda sums: self._r2(sums[:, :split], columns) - other._r2(sums[:, split:], columns))
 
-    def _score(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Score:
-        episodes = int(self.episode.max()) + 1
-        present = np.unique(self.episode)
-        rng = np.random.default_rng(0)
-        draws = rng.choice(present, (RESAMPLES, len(present)))
-        counts = np.stack([np.bincount(draw, minlength=episodes) for draw in draws])
-        whole = np.bincount(present, minlength=episodes)[None]
-        low, high = np.percentile(statistic(counts), [2.5, 97.5])
-        return Score(float(statistic(whole)[0]), float(low), float(high))
+    def seed_spread(self) -> float:
+        """Standard deviation of R2 over the seeds."""
+        return float(np.std([self._r2(sums.sum(axis=0, keepdims=True), None)[0] for sums in self.sums]))
 
-    def _sums(self, values: np.ndarray) -> np.ndarray:
-        sums = np.zeros((int(self.episode.max()) + 1, values.shape[1]))
-        np.add.at(sums, self.episode, values)
-        return sums
+    def _parts(self, sums: np.ndarray, columns: Sequence[int] | None) -> tuple[np.ndarray, ...]:
+        chosen = range(self.targets) if columns is None else columns
+        error, total, square = (sums[:, [1 + block * self.targets + c for c in chosen]] for block in range(3))
+        return sums[:, :1], error, total, square
 
-    def _mse(self, counts: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-        error = counts @ self._sums((self.predicted - self.target)[:, columns] ** 2)
-        pairs = counts @ self._sums(np.ones((len(self.target), 1)))
+    def _mse(self, sums: np.ndarray, columns: Sequence[int] | None) -> np.ndarray:
+        pairs, error, _, _ = self._parts(sums, columns)
         return (error / pairs).mean(axis=1)
 
-    def _r2(self, counts: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-        target = self.target[:, columns]
-        error = counts @ self._sums((self.predicted[:, columns] - target) ** 2)
-        pairs = counts @ self._sums(np.ones((len(target), 1)))
-        spread = counts @ self._sums(target**2) - (counts @ self._sums(target)) ** 2 / pairs
-        return (1 - error / spread).mean(axis=1)
+    def _r2(self, sums: np.ndarray, columns: Sequence[int] | None) -> np.ndarray:
+        pairs, error, total, square = self._parts(sums, columns)
+        return (1 - error / np.maximum(square - total**2 / pairs, 1e-9)).mean(axis=1)
 
 
-def run_probe(name: str, features: Features, target: np.ndarray, episode: np.ndarray, seed: int = 0) -> Probe:
-    """Probe `features` for `target` [P, A], every one of the episodes [P] held out once.
+def run_probe(name: str, values: np.ndarray, target: np.ndarray, episode: np.ndarray, seeds: Sequence[int] = (0,),
+              fit: Fit | None = None) -> Probe:
+    """Probe features [P, D] for `target` [P, A], every one of the recordings [P] held out once per seed.
 
-    Raises ComoError where there are too few episodes to hold any out.
+    fit  how predictions are made: `ridge` where None
+
+    Raises ComoError where there are fewer than two recordings, so that none can be held out.
     """
-    episodes = np.random.default_rng(seed).permutation(np.unique(episode))
-    if len(episodes) < 2 * FOLDS:
-        raise ComoError(f"a probe needs at least {2 * FOLDS} labelled episodes to split, got {len(episodes)}; "
-                        "give more recordings with actions")
-    predicted, scaled = np.zeros(target.shape), np.zeros(target.shape)
-    for fold in range(FOLDS):
-        held = np.isin(episode, episodes[fold::FOLDS])
-        values = features(np.flatnonzero(~held), np.arange(len(target)))
-        mean, spread = target[~held].mean(axis=0), target[~held].std(axis=0)
-        scaled[held] = (target[held] - mean) / np.maximum(spread, 1e-9)
-        known = (target[~held] - mean) / np.maximum(spread, 1e-9)
-        predicted[held] = ridge(values[~held], known, episode[~held], values[held])
-    return Probe(name, values.shape[1], predicted, scaled, episode)
+    sums = []
+    for seed in seeds:
+        folds = split(episode, seed)
+        scaled = [_scaled(target, fold.training) for fold in folds]
+        predicted = (fit or ridge)(values, scaled, folds, seed)
+        truth, error = np.zeros(target.shape), np.zeros(target.shape)
+        for fold, wanted, guess in zip(folds, scaled, predicted, strict=True):
+            truth[fold.held] = wanted[fold.held]
+            error[fold.held] = np.square(guess - wanted[fold.held])
+        sums.append(sums_by_recording(np.concatenate([np.ones((len(target), 1)), error, truth, truth**2], axis=1),
+                                      episode))
+    return Probe(name, values.shape[1], np.stack(sums))
 
 
-def ridge(features: np.ndarray, target: np.ndarray, episode: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ridge regression of `target` on standardised features, predicted for `wanted`.
+def split(episode: np.ndarray, seed: int) -> list[Fold]:
+    """Folds of whole recordings, FOLDS or as many as there are recordings; a seed gives the same ones again.
 
-    Its strength is the best of a grid on every fifth episode, then it is fitted on all.
+    Where only one recording is left to train on, its last fifth is set aside. Raises ComoError as `run_probe` does.
     """
-    mean, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
-    features, wanted = (features - mean) / spread, (wanted - mean) / spread
-    aside = np.isin(episode, np.unique(episode)[::5])
+    recordings = np.random.default_rng(seed).permutation(np.unique(episode))
+    if len(recordings) < 2:
+        raise ComoError("a probe holds whole recordings out, so it needs at least 2 with actions, got "
+                        f"{len(recordings)}; give more recordings with actions")
+    folds = []
+    for number in range(min(FOLDS, len(recordings))):
+        held = np.isin(episode, recordings[number::FOLDS])
+        others = np.setdiff1d(recordings, recordings[number::FOLDS])
+        others = np.random.default_rng((seed, number)).permutation(others)
+        aside = np.isin(episode, others[::_ASIDE])
+        if len(others) == 1:
+            rest = np.flatnonzero(~held)
+            aside = np.zeros_like(held)
+            aside[rest[-max(len(rest) // _ASIDE, 1):]] = True
+        fitted = ~held & ~aside if np.any(~held & ~aside) else aside
+        folds.append(Fold(np.flatnonzero(fitted), np.flatnonzero(aside), np.flatnonzero(held)))
+    return folds
 
+
+def ridge(values: np.ndarray, targets: Sequence[np.ndarray], folds: Sequence[Fold], seed: int) -> list[np.ndarray]:
+    """Ridge regression on standardised features: the strength is the best of a grid on those set aside, then all are
+    fitted on. `seed` is not needed: there is nothing random in it."""
+    predicted = []
+    for fold, target in zip(folds, targets, strict=True):
+        known = values[fold.training]
+        scaled = (values - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-9)
+        strength = _strength(scaled, target, fold)
+        predicted.append(scaled[fold.held] @ _solve(scaled[fold.training], target[fold.training], strength))
+    return predicted
+
+
+def _strength(values: np.ndarray, target: np.ndarray, fold: Fold) -> float:
     def error(strength: float) -> float:
-        weights = _solve(features[~aside], target[~aside], strength)
-        return float(np.mean((features[aside] @ weights - target[aside]) ** 2))
+        weights = _solve(values[fold.fitted], target[fold.fitted], strength)
+        return float(np.mean(np.square(values[fold.aside] @ weights - target[fold.aside])))
 
-    return wanted @ _solve(features, target, min(_STRENGTHS, key=error))
+    return min(_STRENGTHS, key=error)
 
 
 def _solve(features: np.ndarray, target: np.ndarray, strength: float) -> np.ndarray:
     return np.linalg.solve(features.T @ features + strength * np.eye(features.shape[1]), features.T @ target)
 
 
-def window_sums(action: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The sum of action [T, A] over steps first .. second - 1 of each pair: [P, A]."""
-    total = np.concatenate([np.zeros((1, action.shape[1])), np.cumsum(action, axis=0, dtype=np.float64)])
-    return total[second] - total[first]
+def _scaled(target: np.ndarray, training: np.ndarray) -> np.ndarray:
+    known = target[training]
+    return (target - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-9)

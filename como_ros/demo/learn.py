@@ -12,8 +12,9 @@ from pathlib import Path
 from como_core.errors import ComoError
 from como_core.formats.sources import open_sources
 from como_core.interface import load_interface
+from como_core.motion.baselines import MEAN, RGB_DIFFERENCE
 from como_core.motion.config import load_preset
-from como_core.motion.evaluate import evaluate
+from como_core.motion.evaluate import Measures, evaluate
 from como_core.motion.model import load_motion
 from como_core.motion.relabel import relabel as relabel_recordings
 from como_core.motion.train import train as train_motion
@@ -37,14 +38,17 @@ def learn_motion(plan: DemoPlan, videos: Path, out: Path) -> Result:
     _, history = train_motion(sources.episodes, config, out)
     probed = record_demonstrations(plan.tasks, _seeds(PROBE_SEEDS_FROM, plan.probe_per_task), plan.processes)
     names = load_interface(resource(plan.interface)).action.names
-    found = evaluate(load_motion(out), probed, names, cache=out / "cache")
+    measures = Measures(baselines=(MEAN, RGB_DIFFERENCE), mlp=False, audit=False)
+    found = evaluate(load_motion(out), probed, names, cache=out / "cache", measures=measures)
+    assert found.gain is not None, "the baseline was asked for"
     rows = [
         {"input": row.features, "dimensions": row.size, "r2": row.r2.mean, "low": row.r2.low, "high": row.r2.high}
         for row in found.rows
     ]
     for row in rows:
         print(f"    R2 {row['r2']:.3f} [{row['low']:.3f}, {row['high']:.3f}]  {row['input']}")
-    return {"probe": rows, "gain": dataclasses.asdict(found.gain), "reconstruction_gain": found.reconstruction_gain,
+    return {"probe": rows, "gain": dataclasses.asdict(found.gain),
+            "reconstruction_gain": found.reconstruction_gain.mean,
             "probe_episodes": found.episodes, "clips": len(sources.episodes), "seconds_of_training": history.seconds}
 
 
