@@ -108,13 +108,14 @@ class BottleneckConfig:
 class ForwardDynamicsConfig:
     """The decoder: frame t in patches of `patch` pixels, motion z, and out comes frame t + n.
 
-    kind      `conv`: z scales and shifts the channels at two resolutions. `vit`: a transformer, z added to every patch
+    kind      `conv`: z scales and shifts the channels at two resolutions. `warp`: as conv, and frame t is moved along a
+              flow that is linear in z. `vit`: a transformer, z added to every patch
     residual  predict what is added to frame t, instead of frame t + n from nothing
     coarse_width  channels at the lower resolution (conv)
     layers, heads  of the transformer (vit)
     """
 
-    kind: Literal["conv", "vit"] = "conv"
+    kind: Literal["conv", "warp", "vit"] = "conv"
     patch: int = 4
     width: int = 64
     coarse_width: int = 128
@@ -139,6 +140,8 @@ class LossConfig:
     reversal          |z(a, b) + z(b, a)|^2 over |z(a, b)|^2
     composition       |z(a, m) + z(m, b) - z(a, b)|^2 over |z(a, b)|^2, m the frame in the middle
     kl                divergence of a variational z from a unit normal
+    action            squared error of a linear readout of the measured actions, summed over the pair and z-scored, for
+                      those clips that have any. 0: no action is read
     """
 
     pixel: float = 1.0
@@ -153,9 +156,10 @@ class LossConfig:
     reversal: float = 0.0
     composition: float = 0.0
     kl: float = 0.0
+    action: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("pixel", "perceptual", "feature", "contrast", "reversal", "composition", "kl"):
+        for name in ("pixel", "perceptual", "feature", "contrast", "reversal", "composition", "kl", "action"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
         if self.perceptual and not self.perceptual_model:
@@ -207,12 +211,14 @@ class MotionConfig:
     gap_s        seconds between the two frames of a pair, on any frame rate
     image_size   frames are cropped to a square and resized to this many pixels
     latent_size  d_z, the length of z
+    actions      values that the readout of loss.action predicts; found by training
     """
 
     loop: LoopConfig
     gap_s: float = 0.125
     image_size: int = 64
     latent_size: int = 64
+    actions: int = 0
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     inverse: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
@@ -224,7 +230,7 @@ class MotionConfig:
         for name in ("gap_s", "image_size", "latent_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        cells = 4 if "conv" in (self.inverse.kind, self.forward.kind) else 1
+        cells = 1 if self.inverse.kind == "qformer" and self.forward.kind == "vit" else 4
         patches = {"forward": self.forward.patch}
         if self.backbone.kind == "patch":
             patches["backbone"] = self.backbone.patch
@@ -241,6 +247,8 @@ class MotionConfig:
             raise ValueError("loss.feature needs a frozen backbone: features that training moves are no target")
         if (self.loss.kl > 0) != (self.bottleneck.kind == "variational"):
             raise ValueError("loss.kl and bottleneck.kind: variational go together; one is given without the other")
+        if self.forward.kind == "warp" and not self.forward.residual:
+            raise ValueError("forward.kind: warp moves frame t and so is residual; set forward.residual to true")
         if self.bottleneck.kind == "vq" and self.inverse.antisymmetric:
             raise ValueError("bottleneck.kind: vq cannot be antisymmetric: codes have no sign")
 

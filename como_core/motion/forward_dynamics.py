@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from como_core.motion.blocks import conv_block, modulate, transformer
 from como_core.motion.config import ForwardDynamicsConfig
+from como_core.motion.warp import Warp
 
 
 class ForwardDynamics(nn.Module):
@@ -21,8 +22,9 @@ class ForwardDynamics(nn.Module):
                  features: int = 0, cells: int = 0) -> None:
         super().__init__()
         self.residual, self.cells = config.residual, cells
-        trunk = ConvTrunk if config.kind == "conv" else VitTrunk
+        trunk = VitTrunk if config.kind == "vit" else ConvTrunk
         self.trunk = trunk(config, latent_size, image_size // config.patch)
+        self.warp = Warp(config, latent_size) if config.kind == "warp" and pixels else None
         self.to_pixels: nn.Module | None = None
         if pixels:
             change = nn.Conv2d(config.width, 3 * config.patch**2, 1)
@@ -42,7 +44,7 @@ class ForwardDynamics(nn.Module):
         """
         grid, out = self.trunk(pixels, latent), {}
         if self.to_pixels is not None:
-            out["pixels"] = self.to_pixels(grid).float() + (pixels if self.residual else 0)
+            out["pixels"] = self.to_pixels(grid).float() + self._before_change(pixels, latent, grid)
         if self.to_features is not None and features is not None:
             predicted = self.to_features(grid).float()
             if predicted.shape[-1] != self.cells:
@@ -50,6 +52,11 @@ class ForwardDynamics(nn.Module):
                                                    align_corners=False)
             out["features"] = predicted + (features if self.residual else 0)
         return out
+
+    def _before_change(self, pixels: torch.Tensor, latent: torch.Tensor, grid: torch.Tensor) -> torch.Tensor | float:
+        if self.warp is not None:
+            return self.warp(pixels, latent, grid)
+        return pixels if self.residual else 0.0
 
 
 class ConvTrunk(nn.Module):

@@ -11,12 +11,16 @@ import torch
 from torch.nn import functional
 
 from como_core.motion.config import LossConfig
+from como_core.motion.readout import readout_loss
 from como_core.training.ranks import mean_over_ranks
 
 
-def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch.Tensor, config: LossConfig
-                ) -> dict[str, torch.Tensor]:
-    """Weighted sum under "loss", and each term of it, from MotionModel.forward's output and pixels [B, 3, H, W]."""
+def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch.Tensor, config: LossConfig,
+                action: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """Weighted sum under "loss", and each term of it, from MotionModel.forward's output and pixels [B, 3, H, W].
+
+    action  [B, A], z-scored, NaN for pairs without labels; needed where `config.action` is above 0
+    """
     terms: dict[str, torch.Tensor] = {}
     if config.pixel:
         terms["pixel"] = prediction_loss(out["pixels"], second, first if config.relative else None)
@@ -30,6 +34,8 @@ def motion_loss(out: dict[str, torch.Tensor], first: torch.Tensor, second: torch
         terms["reversal"] = reversal_loss(out["latent"], out["reverse"])
     if config.composition:
         terms["composition"] = composition_loss(out["before"], out["after"], out["latent"])
+    if config.action and action is not None:
+        terms["action"] = readout_loss(out["action"], action)
     # The bottleneck's own; the quantiser has weighed its commitment already.
     terms |= {name: out[name] for name in ("kl", "commitment") if name in out}
     total = sum(getattr(config, name, 1.0) * term for name, term in terms.items())

@@ -45,6 +45,7 @@ class MotionModel(nn.Module):
         self.forward_dynamics = ForwardDynamics(
             config.forward, config.latent_size, config.image_size, config.loss.pixels_predicted,
             width if config.loss.feature else 0, cells)
+        self.readout = nn.Linear(config.latent_size, config.actions) if config.actions else None
         for part in (self.inverse, self.forward_dynamics):
             # Convolutions on CPUs and tensor cores are faster with channels last.
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -96,8 +97,8 @@ class MotionModel(nn.Module):
         middle  at t + n/2, of the first M pairs: gives "before" and "after", z_{t,t+n/2} and z_{t+n/2,t+n}
         known   backbone features of each of these by name, where they were computed before
 
-        Always: "latent", and the predictions "pixels" and "features" that there are heads for; "reverse", z_{t+n,t},
-        where a loss asks for it.
+        Always: "latent", and the predictions "pixels", "features" and "action" that there are heads for; "reverse",
+        z_{t+n,t}, where a loss asks for it.
         """
         loss, known = self.config.loss, known or {}
         a, b = self.features(first, known.get("first")), self.features(second, known.get("second"))
@@ -106,6 +107,8 @@ class MotionModel(nn.Module):
         out = {"latent": z, **own, **self.forward_dynamics(first, z, grid if loss.feature else None)}
         if loss.feature:
             out |= {"features_first": grid, "features_second": b[:, :self.backbone.width]}
+        if self.readout is not None:
+            out["action"] = self.readout(z).float()
         if loss.reversal or third is not None:
             count = len(first) if third is None else len(third)
             out["reverse"] = self.latent(b[:count], a[:count])

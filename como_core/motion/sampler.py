@@ -20,6 +20,7 @@ _WHOLE = slice(None)
 class PairSampler:
     """Draws batches of frame pairs, and of triples where L_tcl asks for them: uint8 [B, H, W, 3] each.
 
+    labels    float32 [P, A] of each pair, NaN where there are none: then a batch has "action"
     features  float16 [N, C, h, w], where those of a frozen backbone are cached: then a batch has "known", the features
               of each of its frames
     """
@@ -29,6 +30,7 @@ class PairSampler:
     sources: Sequence[str]
     config: MotionConfig
     draws: Draws
+    labels: np.ndarray | None = None
     features: np.ndarray | None = None
 
     def __call__(self, rng: np.random.Generator, part: slice = _WHOLE) -> dict[str, Any]:
@@ -44,4 +46,6 @@ class PairSampler:
         batch: dict[str, Any] = {name: torch.from_numpy(self.frames[at]) for name, at in wanted.items()}
         if self.features is not None:
             batch["known"] = {name: torch.from_numpy(self.features[at]) for name, at in wanted.items()}
+        if self.labels is not None:
+            batch["action"] = torch.from_numpy(self.labels[index])
         return batch | {"source": [self.sources[e] for e in self.pairs.episode[index]]}

@@ -1,4 +1,4 @@
-"""Train a MotionModel on episodes; only their pictures and timestamps are read.
+"""Train a MotionModel on episodes; only their pictures and timestamps are read, and actions where loss.action asks.
 
     train(open_sources(["videos/"]).episodes, load_preset("como"), "runs/motion")
 
@@ -7,6 +7,7 @@ Under torchrun every process calls it; the first one decodes, chooses, prints an
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ def train(episodes: Sequence[Episode], config: MotionConfig, out: str | Path, ca
     with first_goes_first():
         data = open_training_data(episodes, mixture, config, camera, Path(cache or out / "cache"), cache_limit_gb)
         print(data.summary())
+    if data.labels is not None:
+        config = dataclasses.replace(config, actions=data.labels.shape[1])
     model, loss = _build(config)
     with quiet_unless_first():
         print(f"parameters: {_counts(model)}")
@@ -124,7 +127,7 @@ class MotionLoss:
         pixels = {name: to_pixels(batch[name]) for name in ("first", "second", "third", "middle") if name in batch}
         known = {name: grid.float() for name, grid in batch.get("known", {}).items()}
         out = model(**pixels, known=known)
-        terms = motion_loss(out, pixels["first"], pixels["second"], self._config)
+        terms = motion_loss(out, pixels["first"], pixels["second"], self._config, batch.get("action"))
         if self._eye is not None:
             self._eye.to(out["pixels"].device)
             with torch.no_grad():

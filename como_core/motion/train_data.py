@@ -19,6 +19,7 @@ from como_core.formats.cache import FrameCache
 from como_core.motion.config import MotionConfig
 from como_core.motion.mixture import Draws, Mixture
 from como_core.motion.pairs import Pairs
+from como_core.motion.readout import labels_of
 from como_core.motion.sampler import PairSampler
 from como_core.motion.selection import Selection, select
 from como_core.training.progress import Progress, track
@@ -28,7 +29,8 @@ from como_core.training.progress import Progress, track
 class TrainingData:
     """Frames and pairs of the episodes that could be decoded.
 
-    sources  int64 [E] is `mixture.place`; names of the recordings, [E]
+    sources  names of the recordings, [E]
+    labels   float32 [P, A], see `readout.labels_of`; None where no action is read
     """
 
     cache: FrameCache
@@ -36,6 +38,7 @@ class TrainingData:
     mixture: Mixture
     draws: Draws
     sources: list[str]
+    labels: np.ndarray | None = None
 
     @property
     def pairs(self) -> Pairs:
@@ -44,11 +47,13 @@ class TrainingData:
 
     def sampler(self, config: MotionConfig, features: np.ndarray | None = None) -> PairSampler:
         """Draws batches of these pairs; `features` of the cached frames where they are known."""
-        return PairSampler(self.cache.frames, self.pairs, self.sources, config, self.draws, features)
+        return PairSampler(self.cache.frames, self.pairs, self.sources, config, self.draws, self.labels, features)
 
     def summary(self) -> str:
         """For people: pairs, what was left out and why, and the share of each place where there are several."""
         lines = [f"{len(self.sources):,} clips, {len(self.cache.timestamps):,} frames, {self.selection.summary()}"]
+        if self.labels is not None:
+            lines.append(f"{np.isfinite(self.labels).all(axis=1).sum():,} pairs with measured actions, which are read")
         places = self.places()
         if len(places) > 1 or self.draws.weighted:
             lines += [f"  {100 * place['share']:5.1f} % of batches from {place['path']}: {place['clips']:,} clips, "
@@ -82,5 +87,6 @@ def open_training_data(episodes: Sequence[Episode], mixture: Mixture, config: Mo
     chosen = select(frames, pairs, config.selection,
                     lambda count: Progress(count, "looking for cuts and stillness", "frames"))
     held = mixture.only(frames.held)
-    return TrainingData(frames, chosen, held, held.draws(chosen.pairs.episode),
-                        [episodes[i].source for i in frames.held])
+    there = [episodes[i] for i in frames.held]
+    labels = labels_of(there, frames.offsets, chosen.pairs) if config.loss.action else None
+    return TrainingData(frames, chosen, held, held.draws(chosen.pairs.episode), [e.source for e in there], labels)

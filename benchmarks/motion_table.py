@@ -1,0 +1,211 @@
+"""The table of docs/motion.md: every preset of the motion model at equal budget and equal d_z, and the sweeps.
+
+    python -m benchmarks.motion_table --data DIR --work DIR                  # all groups, hours; resumes
+    python -m benchmarks.motion_table --data DIR --work DIR --group main     # the presets
+    python -m benchmarks.motion_table --print                                # the table as Markdown
+
+Each run (a row of the table, a training seed) goes into results/motion_runs.json as soon as it is done, and is not done
+again. results/motion_table.json has the mean over seeds. Several processes may share the work: --part 0/2, --part 1/2.
+
+An interval is 95 %: the half-width over recordings (bootstrap) and 1.96 standard errors over training seeds, added as
+squares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import motion_data
+from benchmarks.motion_conditions import CONDITIONS, changed
+from como_core.episode import Episode
+from como_core.motion.config import MotionConfig, load_preset, presets, with_options
+from como_core.motion.evaluate import Measures, evaluate
+from como_core.motion.mixture import Mixture
+from como_core.motion.train import train
+
+RESULTS = Path(__file__).parent / "results"
+RUNS, TABLE = RESULTS / "motion_runs.json", RESULTS / "motion_table.json"
+SEEDS = (0, 1, 2)
+PLUS = "como-plus"
+_SAME = ("preset", "split", "section", "features", "metric")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: a preset, what differs from it, and where it is measured.
+
+    labels     demonstrations per task whose actions training may read, beside the video
+    condition  how the pictures of training and measuring are changed
+    splits     of motion_data.SPLITS
+    """
+
+    name: str
+    preset: str
+    options: dict[str, Any] = field(default_factory=dict)
+    labels: int = 0
+    condition: str = "plain"
+    splits: tuple[str, ...] = ("test",)
+
+    def config(self, seed: int) -> MotionConfig:
+        return with_options(load_preset(self.preset), **{"loop.seed": seed, **self.options})
+
+
+EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
+
+
+def groups() -> dict[str, list[Entry]]:
+    """What is run, in the order in which it matters."""
+    return {
+        "main": [Entry(name, name, splits=EVERYWHERE) for name in presets()],
+        "labels": [Entry(f"{PLUS}, {count} labels per task", PLUS, {"loss.action": 1.0}, count, splits=EVERYWHERE)
+                   for count in (2, 5)],
+        "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
+                        for size in (8, 16, 32, 128, 256, 512)],
+        "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
+        "contrast": [Entry(f"como, weight of Tcl {weight:g}", "como", {"loss.contrast": weight, **options})
+                     for weight, options in ((0.05, {}), (0.05, {"loss.negatives": "batch"}))],
+        "conditions": [Entry(f"{name}, {condition}", name, condition=condition)
+                       for condition in CONDITIONS for name in ("continuous", "como-v1", "como", PLUS)],
+    }
+
+
+def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Row]:
+    """Train and measure one row with one training seed: flat rows, see `Evaluation.flat_rows`."""
+    command = f"python -m benchmarks.motion_table --only {entry.name!r} --seed {seed}"
+    condition = changed(entry.condition)
+    out = work / "runs" / f"{entry.name.replace(' ', '_').replace(',', '')}-{seed}"
+    video = [dataclasses.replace(episode, action=None, state=None, provenance=None)
+             for episode in condition(motion_data.load("train", data))]
+    few = [episode for task, episodes in _by_task(condition(motion_data.load("demonstrations", data))).items()
+           for episode in episodes[:entry.labels]]
+    # A quarter of each batch is labelled, where there are labels.
+    mixture = Mixture(("video", "labelled"), np.repeat([0, 1], [len(video), len(few)]), (3.0, 1.0)) if few else None
+    model, _ = train([*video, *few], entry.config(seed), out, cache=work / "cache", mixture=mixture)
+    rows: list[Row] = []
+    for split in entry.splits:
+        measures = Measures(audit=split == "test", seeds=1)
+        report = evaluate(model, condition(motion_data.load(split, data)), motion_data.ACTIONS, cache=work / "cache",
+                          measures=measures)
+        rows += report.flat_rows(entry.name, split, command)
+    return [{**row, "seed": seed} for row in rows]
+
+
+def _by_task(episodes: list[Episode]) -> dict[str, list[Episode]]:
+    found: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        found.setdefault(episode.source.partition("#")[0], []).append(episode)
+    return found
+
+
+def averaged(rows: list[Row]) -> list[Row]:
+    """One row for each (preset, split, features, metric): mean and interval over the training seeds."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["mean"] is not None:
+            found.setdefault(tuple(row[key] for key in _SAME), []).append(row)
+    table = []
+    for same in found.values():
+        means = np.array([row["mean"] for row in same])
+        half = np.mean([(row["high"] - row["low"]) / 2 for row in same if row["low"] is not None] or [0.0])
+        error = 1.96 * means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
+        width = float(np.hypot(half, error))
+        verdicts = sorted({row["verdict"] for row in same if row["verdict"]})
+        table.append({**same[0], "mean": float(means.mean()), "low": float(means.mean()) - width,
+                      "high": float(means.mean()) + width, "seeds": len(same), "verdict": "/".join(verdicts) or None,
+                      "command": same[0]["command"].rpartition(" --seed")[0]})
+        table[-1].pop("seed")
+    return table
+
+
+def add(rows: list[Row]) -> None:
+    """Put the rows of a run into the results, beside what other processes put there."""
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = done_rows() + rows
+        _write(RUNS, known)
+        _write(TABLE, averaged(known))
+
+
+def done_rows() -> list[Row]:
+    return json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.is_file() else []
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def markdown(rows: list[Row], split: str = "test") -> str:
+    """The main table of a split."""
+    cells: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row["split"] == split:
+            name = row["preset"] if row["features"] == "z" else row["features"]
+            cells[name, row["metric"]] = row
+    names = list(dict.fromkeys(name for name, _ in cells))
+    names.sort(key=lambda name: -cells.get((name, "r2"), {"mean": -9})["mean"])
+    metrics = ("lp_mse", "r2", "mlp_r2", "s_pcfc", "s_pcfc_centred")
+    lines = ["| z of | LP-MSE | R2, linear | R2, MLP | S-PCFC | centred | seeds |", "|---|---|---|---|---|---|---|"]
+    for name in names:
+        if (name, "r2") in cells:
+            shown = [_cell(cells.get((name, metric))) for metric in metrics]
+            lines.append(f"| {name} | {' | '.join(shown)} | {cells[name, 'r2']['seeds']} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None else f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
+    done = {(row["preset"], row["seed"]) for row in done_rows()}
+    chosen = groups() if options.group is None else {options.group: groups()[options.group]}
+    jobs = [(entry, seed) for entries in chosen.values() for seed in options.seed or SEEDS for entry in entries
+            if options.only in (None, entry.name)]
+    part, _, parts = options.part.partition("/")
+    for entry, seed in jobs[int(part)::int(parts)]:
+        if (entry.name, seed) not in done:
+            yield entry, seed
+
+
+def main() -> None:
+    """Run what is not done yet, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="episodes, made where they are not there yet")
+    parser.add_argument("--work", type=Path, help="caches and checkpoints")
+    parser.add_argument("--group", choices=list(groups()))
+    parser.add_argument("--only", help="one row of the table by its name")
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--part", default="0/1", help="which share of the runs, of how many")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--print", action="store_true", dest="show")
+    options = parser.parse_args()
+    if options.show:
+        for split in EVERYWHERE:
+            print(f"\n{split}\n\n{markdown(json.loads(TABLE.read_text(encoding='utf-8')), split)}")
+        return
+    if options.data is None or options.work is None:
+        parser.error("--data and --work are needed to run")
+    torch.set_num_threads(options.threads)
+    for entry, seed in _jobs(options):
+        print(f"== {entry.name}, seed {seed}", flush=True)
+        add(run(entry, seed, options.data, options.work))
+
+
+if __name__ == "__main__":
+    main()
