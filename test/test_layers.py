@@ -16,7 +16,7 @@ LAYER = {
     "como_core.training": 1, "como_core.formats": 1,
     "como_core.motion": 2, "como_core.policy": 2, "como_core.control": 2, "como_core.simulation": 2,
     "como_core.evaluation": 2,
-    "como_core.doctor": 3,
+    "como_core.doctor": 3, "como_core.bench": 3,
     "como_core.cli": 4, "como_ros": 4,
 }
 ROS = ("rclpy", "rcl_interfaces", "rosidl_runtime_py", "rosgraph_msgs", "builtin_interfaces", "launch", "launch_ros",

@@ -67,6 +67,8 @@ COMMANDS: dict[Verb, Command] = {
         "como_core.cli.policy:train", "train a policy on a few demonstrations and any relabelled video"),
     ("policy", "eval"): Command(
         "como_core.cli.policy:evaluate", "measure a policy's success in simulation, with its interval"),
+    ("bench",): Command(
+        "como_core.cli.bench:bench", "speed and memory on this machine, against limits measured in the same run"),
     ("launch",): Command(
         "como_core.cli.launch:launch", "start nodes as `ros2 launch como_ros` does: policy, sim or record, name:=value",
         takes_argv=True),
@@ -80,6 +82,7 @@ EXAMPLES = {
     ("relabel",): "como relabel videos/ --model runs/motion -o relabeled/",
     ("policy", "train"): "como policy train --demos bags/ --videos relabeled/ -o runs/policy",
     ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",
+    ("bench",): "como bench motion -o bench_motion.json",
     ("launch",): "como launch sim env:=metaworld:drawer-open-v3",
 }
 

@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 _FORMAT = "como-labels-manifest-1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledSource:
     """One labelled recording. Paths are relative to the manifest's folder, so that both can move together.
 

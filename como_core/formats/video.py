@@ -36,7 +36,7 @@ def read_video(path: str | Path) -> Episode:
 
     Raises VideoError, naming the file and the reason, where it cannot be decoded from start to end.
     """
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path)
     table = scan(path)
     times = timestamps(table.pts, table.time_base, table.rate_hz, str(path))
     return Episode(times, {CAMERA: VideoFrames(path, table)}, str(path), instruction=_instruction(path.parent))

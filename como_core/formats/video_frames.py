@@ -23,7 +23,7 @@ class VideoError(ComoError, ValueError):
     """A video that cannot be read or written; the message names the file and the reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameTable:
     """What a scan found: one entry per decoded frame, in the order shown.
 

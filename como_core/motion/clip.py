@@ -74,6 +74,7 @@ class ClipEncoder:
         self._model, self._episode = model, episode
         self._first, self._second = self._steps, second[self._steps]
         self._middle = nearest(times, (times[self._first] + times[self._second]) / 2)
+        self._composed = _composed(self._first, self._middle, self._second)
         self._buffer = _Buffer()
         self._done = 0  # pairs
         self._latent: list[np.ndarray] = []
@@ -101,7 +102,7 @@ class ClipEncoder:
         parts = {
             "rebuilt": np.concatenate(self._rebuilt),
             "overlap": confidence.overlap(latent, times[self._steps], gap_s),
-            "composition": confidence.composition(np.concatenate(self._miss), np.linalg.norm(latent, axis=1)),
+            "composition": self._composition(latent),
             "continuity": confidence.continuity(change, self._first, self._second),
         }
         # A step without a partner takes the z of the step with one before it.
@@ -114,22 +115,41 @@ class ClipEncoder:
         spread[self._steps] = values
         return spread
 
+    def _composition(self, latent: np.ndarray) -> np.ndarray:
+        index = np.arange(len(latent))
+        if not self._composed.any():
+            return np.ones(len(latent))
+        length = np.linalg.norm(latent[self._composed], axis=1)
+        return np.interp(index, index[self._composed], confidence.composition(np.concatenate(self._miss), length))
+
     def _encode(self, part: slice) -> None:
-        """z, rebuilt share and miss of composition of some pairs; halves that two pairs share are encoded once."""
-        first, second, middle = self._first[part], self._second[part], self._middle[part]
-        wanted = np.concatenate([np.stack([first, second], 1), np.stack([first, middle], 1),
-                                 np.stack([middle, second], 1)])
-        unique, place = np.unique(wanted, axis=0, return_inverse=True)
-        features = self._buffer.features
-        a, b = (torch.from_numpy(side - self._buffer.start).to(features.device) for side in unique.T)
+        """z and rebuilt share of some pairs, and how far z misses composition; halves that pairs share count once."""
+        first, second, composed = self._first[part], self._second[part], self._composed[part]
+        halves = self._middle[part][composed]
+        wanted = np.concatenate([np.stack([first, second], 1), np.stack([first[composed], halves], 1),
+                                 np.stack([halves, second[composed]], 1)])
+        unique, inverse = np.unique(wanted, axis=0, return_inverse=True)
+        start, pixels, features = self._buffer.start, self._buffer.pixels, self._buffer.features
+        a, b = (torch.from_numpy(side - start).to(features.device) for side in unique.T)
         every = self._model.latent(features[a], features[b])
-        whole, before, after = (every[torch.from_numpy(p).to(features.device)] for p in place.reshape(3, -1))
-        here, there = a.new_tensor(first - self._buffer.start), a.new_tensor(second - self._buffer.start)
-        pixels = self._buffer.pixels
+        place = torch.from_numpy(inverse.reshape(-1)).to(features.device)
+        whole, before, after = every[place].split([len(first), len(halves), len(halves)])
+        here, there = a.new_tensor(first - start), a.new_tensor(second - start)
         rebuilt = self._model.explained(pixels[here], pixels[there], (features[here], features[there]), whole)
-        miss = (before + after - whole).norm(dim=1)
+        miss = (before + after - whole[a.new_tensor(np.flatnonzero(composed))]).norm(dim=1)
         for found, values in ((self._latent, whole), (self._rebuilt, rebuilt), (self._miss, miss)):
             found.append(values.cpu().numpy())
+
+
+def _composed(first: np.ndarray, middle: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Which pairs are compared with their halves, bool [P]: as many as let every frame be part of one.
+
+    Each comparison costs up to two more z, so that comparing all would triple the work of a light backbone. Pairs
+    without a frame between have no halves.
+    """
+    between = (first < middle) & (middle < second)
+    step = max(1, int(np.median((middle - first)[between]))) if between.any() else 1
+    return between & (first % step == 0)
 
 
 class _Buffer:

@@ -10,7 +10,6 @@ How well each of them, and the product, goes along with the error of a label is 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -79,11 +78,17 @@ def continuity(change: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.
     Each change is set against the median of the changes before it and of those after it, the larger: where something
     begins to move, what follows is as large; a cut, or a single broken picture, stands alone.
     """
-    pad = np.full(_NEARBY, np.nan)
+    pad = np.full(_NEARBY, np.inf)  # at either end one side has no frame
     windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([pad, change, pad]), _NEARBY)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # at either end one side has no frame
-        before, after = np.nanmedian(windows[:len(change)], axis=1), np.nanmedian(windows[_NEARBY + 1:], axis=1)
-    ratio = change / (np.nan_to_num(np.fmax(before, after)) + _GREY)
-    smooth = np.clip((_CUT - ratio) / (_CUT - _DOUBT), 0, 1)
-    return np.array([smooth[a:b].min() for a, b in zip(first, second, strict=True)])
+    usual = np.maximum(_median_of_finite(windows[:len(change)]), _median_of_finite(windows[_NEARBY + 1:]))
+    smooth = np.clip((_CUT - change / (usual + _GREY)) / (_CUT - _DOUBT), 0, 1)
+    # The least of each first .. second - 1; the last value closes a pair that ends with the clip.
+    return np.minimum.reduceat(np.append(smooth, 1.0), np.stack([first, second], axis=1).ravel())[::2]
+
+
+def _median_of_finite(rows: np.ndarray) -> np.ndarray:
+    """Median of each row without its infinities, 0 where nothing is left. Much faster than numpy's nanmedian."""
+    ranked, count = np.sort(rows, axis=1), np.isfinite(rows).sum(axis=1)
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, rows.shape[1] - 1)
+    index = np.arange(len(rows))
+    return np.where(count > 0, (ranked[index, low] + ranked[index, high]) / 2, 0)

@@ -57,7 +57,7 @@ class LocalEngine:
         sources = list(readers)
         workers = self._workers or _workers_for(len(sources), job.device)
         if workers == 1:
-            with _one_core_spared():
+            with one_core_spared():
                 yield from Labeller(job, readers).label(sources, tick)
             return
         for _, outcomes in run_jobs(partial(Labeller, job), _batches(sources, workers), workers):
@@ -80,7 +80,7 @@ def _batches(sources: Sequence[Path], workers: int) -> list[list[Path]]:
 
 
 @contextmanager
-def _one_core_spared() -> Iterator[None]:
+def one_core_spared() -> Iterator[None]:
     """Encode with one thread fewer than there are cores: the decoder's, which the threads would fight over."""
     encoding, resizing = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(max(1, min(encoding, cores() - 1)))

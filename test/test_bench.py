@@ -1,0 +1,123 @@
+"""`como bench`: that it runs, says what it measured, and computes its ratios right. No test here is timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from como_core.bench import clips, labelling, learning, memory, motion
+from como_core.bench.measure import Report, Row, in_turns, machine, matmul_flops_per_s
+from como_core.cli import main as cli
+from como_core.errors import OutputError
+from como_core.formats.video import CAMERA, read_video
+from como_core.motion.engine import cores
+
+
+def test_the_whole_of_it_runs_and_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "bench.json"
+    assert cli.main(["bench", "motion", "--quick", "-o", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["settings"]["quick"] is True
+    assert found["machine"]["cores"] == cores()
+    rows = {row["name"]: row for row in found["rows"]}
+    assert {row["goal"] for row in rows.values()} == {None, 0.05, 0.9, 1.1, 1.9}
+    for row in rows.values():
+        assert np.isfinite([row["low"], row["value"], row["high"]]).all(), row
+        assert row["low"] <= row["value"] <= row["high"], row
+        assert (row["met"] is None) == (row["goal"] is None)
+    shown = capsys.readouterr().out
+    assert "relabelling over its limit" in shown
+    assert "memory of building a training set" in shown
+
+
+def test_a_name_that_is_not_there_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "node"]) == 2
+    assert "no benchmark 'node'; there is: motion" in capsys.readouterr().err
+
+
+def test_cases_are_measured_in_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+
+    def case(name: str, value: float) -> float:
+        calls.append(name)
+        return value
+
+    turns = in_turns({"a": lambda: case("a", len(calls)), "b": lambda: case("b", 7)}, 2)
+    assert calls == list("ababab")
+    assert turns["a"].tolist() == [2, 4]
+    assert turns["b"].tolist() == [7, 7]
+    calls.clear()
+    in_turns({"a": lambda: case("a", 0), "b": lambda: case("b", 0)}, 1, warm_up=False)
+    assert calls == ["a", "b"]
+
+
+def test_rows_are_medians_with_their_range_and_know_their_goal() -> None:
+    row = Row.of("x", np.array([3.0, 1.0, 2.0]), goal=2.0)
+    assert (row.value, row.low, row.high, row.met) == (2, 1, 3, True)
+    assert Row.of("x", np.array([1.9]), goal=2.0).met is False
+    assert Row.of("x", np.array([1.9]), goal=2.0, at_most=True).met is True
+    assert Row.of("x", np.array([2.1]), goal=2.0, at_most=True).met is False
+    assert Row.of("x", np.array([1.0])).met is None
+
+
+def test_ratios_of_relabelling_are_to_the_slower_limit_of_the_same_turn() -> None:
+    turns = {"decode": np.array([1.0, 4.0]), "encode": np.array([2.0, 2.0]), "relabel": np.array([2.0, 8.0]),
+             "pairs": np.array([4.0, 4.0])}
+    rows = {row.name: row for row in labelling._rows("m", turns, 100, 1, 1.9)}
+    over = rows["m: relabelling over its limit (decoding)"]
+    assert (over.low, over.high, over.goal) == (0.5, 1, 0.9)
+    gain = rows["m: relabelling over encoding both frames of every pair"]
+    assert (gain.low, gain.high, gain.goal) == (0.5, 2, 1.9)
+    assert rows["m: relabelling"].high == 50
+
+
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/a.json: cannot be written"):
+        Report("motion", (), machine()).write(tmp_path / "file" / "a.json")
+
+
+def test_operations_of_a_step_are_those_of_its_products(tmp_path: Path) -> None:
+    """Twice the batch has twice the operations, and a matrix product has those that the peak is counted in."""
+    paths = clips.write_clips(tmp_path / "clips", 1, 30, 32, 32)
+    config = clips.tiny_config()
+    counts = []
+    for size in (4, 8):
+        sized = dataclasses.replace(config, loop=dataclasses.replace(config.loop, batch_size=size))
+        data = learning.open_training_data([read_video(paths[0])], learning.Mixture.of_one("x", 1), sized, None,
+                                           tmp_path / "cache")
+        counts.append(learning.flops_per_step(data, sized))
+    assert counts[1] == 2 * counts[0] > 0
+    assert matmul_flops_per_s(torch.float32, torch.device("cpu"), 64, least_s=0) > 0
+
+
+def test_clips_move_and_many_are_names_of_one(tmp_path: Path) -> None:
+    pictures = clips.moving_pictures(0, 10, 64, 48)
+    assert pictures.shape == (10, 64, 48, 3)
+    changed = [float((a != b).mean()) for a, b in zip(pictures[1:], pictures[:-1], strict=True)]
+    assert min(changed) > 0
+    assert max(changed) < 0.9
+    clips.many_clips(tmp_path / "many", 203)
+    files = sorted((tmp_path / "many").rglob("*.mp4"))
+    assert len(files) == 203
+    assert len({file.stat().st_ino for file in files}) == 1
+    assert len(read_video(files[-1]).images[CAMERA]) == 8
+
+
+def test_peak_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
+    held = np.ones(75_000_000)  # 600 MB, which getrusage would count in every process that this one starts
+    peaks = [row.value for row in memory.memory_rows(1, 2, tmp_path) if row.unit == "MB"]
+    assert len(peaks) == 4
+    assert min(peaks) > 50
+    assert max(peaks) < 550 < memory._own_peak_mb()
+    assert held.nbytes == 600_000_000
+
+
+def test_the_sizes_differ_only_in_how_much() -> None:
+    assert motion.QUICK.many < motion.FULL.many == 10_000
+    assert motion.FULL.few == 100
