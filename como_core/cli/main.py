@@ -60,7 +60,9 @@ COMMANDS: dict[Verb, Command] = {
     ("motion", "train"): Command(
         "como_core.cli.motion:train", "learn latent motion from videos and bags; no action labels needed"),
     ("motion", "eval"): Command(
-        "como_core.cli.motion:evaluate", "probe a motion model on held-out data, beside its baselines"),
+        "como_core.cli.motion:evaluate", "probe a motion model beside baselines, and audit it for leaks; any video"),
+    ("motion", "show"): Command(
+        "como_core.cli.motion:show", "see what a motion model has learned: pictures of it in one HTML page"),
     ("relabel",): Command(
         "como_core.cli.relabel:relabel", "write pseudo-actions and their confidence beside videos and bags"),
     ("policy", "train"): Command(
@@ -79,6 +81,7 @@ EXAMPLES = {
     ("demo",): "como demo",
     ("motion", "train"): "como motion train --data videos/ -o runs/motion",
     ("motion", "eval"): "como motion eval runs/motion --data held_out/",
+    ("motion", "show"): "como motion show runs/motion --data videos/ bags/ -o runs/motion/show",
     ("relabel",): "como relabel videos/ --model runs/motion -o relabeled/",
     ("policy", "train"): "como policy train --demos bags/ --videos relabeled/ -o runs/policy",
     ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",

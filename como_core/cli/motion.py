@@ -1,4 +1,4 @@
-"""`como motion train` and `como motion eval`."""
+"""`como motion train`, `como motion eval` and `como motion show`."""
 
 from __future__ import annotations
 
@@ -149,3 +149,57 @@ def evaluate(
                     encoding="utf-8")
     save(report, f"Latent motion of {title}, measured on {', '.join(map(str, data))}", path.with_suffix(".png"))
     print(f"the same numbers: {path}\nfigure: {path.with_suffix('.png')}")
+
+
+def show(
+    run: tyro.conf.Positional[Path],
+    data: tuple[Path, ...],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    interface: Path | None = None,
+    camera: str | None = None,
+    cache: Path | None = None,
+    target: Literal["sum", "difference", "absolute"] = "sum",
+    device: str = "cpu",
+) -> None:
+    """See what a motion model has learned: reconstructions, motion carried to other scenes, z over time, a map of z.
+
+    Writes OUTPUT/index.html, one file that opens anywhere, and each picture as PNG. Give recordings of more than one
+    task, camera or robot to see motion transferred between them; plain videos will do.
+
+    Example: como motion show runs/motion --data videos/ bags/ -o runs/motion/show
+
+    Args:
+        run: Folder of the model, as `como motion train` wrote it.
+        data: Videos, bags, LeRobot data sets or HDF5 files, or folders of them.
+        output: Folder for the page and the pictures.
+        interface: The robot's interface YAML; where not given, what the recordings say of their actions.
+        camera: Which camera; the first where not given.
+        cache: Folder for decoded frames; RUN/cache where not given.
+        target: What is made of the actions of the gap: their sum, for velocities and steps; for commanded positions
+            the difference of the last and the first, or the mean (absolute).
+        device: Where the model runs: cpu, cuda.
+    """
+    from como_core.evaluation.page import Page
+    from como_core.formats.sources import open_sources
+    from como_core.interface import load_interface
+    from como_core.motion.evaluate import action_names
+    from como_core.motion.model import load_motion
+    from como_core.motion.show import show as draw
+    from como_core.motion.targets import Target
+    from como_core.training.progress import track
+
+    model = load_motion(run, device)
+    given = load_interface(interface) if interface else None
+    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
+    print(sources.summary())
+    names = action_names(sources.episodes, given)
+    pictures = draw(model, sources.episodes, names, camera, cache or run / "cache", Target(target))
+    page = Page(f"Latent motion of {run.resolve().name}")
+    page.text(f"{len(sources.episodes)} recordings from {', '.join(map(str, data))}. z has {model.config.latent_size} "
+              f"numbers and is made of two frames {model.config.gap_s:g} s apart.", "quiet")
+    output.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        page.heading(picture.heading)
+        page.figure(picture.figure, picture.caption)
+        picture.figure.savefig(output / f"{picture.name}.png", dpi=110, facecolor="white")
+    print(f"{len(pictures)} pictures: {page.write(output / 'index.html')}")
