@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from como_core.errors import ComoError
-from como_core.motion.pairs import Pairs, partner
+from como_core.formats.video import read_video
+from como_core.motion.pairs import TOLERANCE, Pairs, nearest, nearest_within, partner
 
 GAP_S = 0.5
 VARIABLE = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.08, 200))
@@ -83,3 +88,92 @@ def test_delta_stays_inside_the_clip() -> None:
     assert pairs.second.tolist() == [5, 11]
     for seed in range(20):
         assert pairs.third(np.array([0, 1]), np.random.default_rng(seed)).tolist() == [4, 10]
+
+
+@st.composite
+def timelines(draw: st.DrawFn) -> np.ndarray:
+    """Timestamps of a clip: at a steady rate, with jitter, with frames dropped, or with a pause."""
+    count, fps = draw(st.integers(2, 120)), draw(st.floats(1, 240))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    steps = np.full(count, 1 / fps)
+    steps *= draw(st.sampled_from((np.ones(count), rng.uniform(0.3, 1.7, count), rng.integers(1, 4, count))))
+    if draw(st.booleans()):
+        steps[rng.integers(count)] += draw(st.floats(0, 3))
+    return draw(st.floats(0, 1e6)) + np.cumsum(steps)
+
+
+@given(clips=st.lists(timelines(), min_size=1, max_size=3), gap=st.floats(0.01, 3), seed=st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_delta_is_never_zero_on_any_timeline(clips: list[np.ndarray], gap: float, seed: int) -> None:
+    offsets = np.cumsum([0, *map(len, clips)])
+    try:
+        pairs = Pairs.build(np.concatenate(clips), offsets, gap)
+    except ComoError:
+        return
+    index = np.arange(len(pairs))
+    third, middle = pairs.third(index, np.random.default_rng(seed)), pairs.middle(index)
+    assert (pairs.second > pairs.first).all()
+    assert (third != pairs.second).all()
+    assert (third >= offsets[pairs.episode]).all()
+    assert (third < offsets[pairs.episode + 1]).all()
+    assert ((pairs.first <= middle) & (middle <= pairs.second)).all()
+    gaps = pairs.timestamps[pairs.second] - pairs.timestamps[pairs.first]
+    assert (np.abs(gaps - gap) <= TOLERANCE * gap * (1 + 1e-6) + 1e-9).all()
+    expected_third, expected_middle = one_by_one(pairs, index, np.random.default_rng(seed))
+    assert third.tolist() == expected_third
+    assert middle.tolist() == expected_middle
+
+
+def one_by_one(pairs: Pairs, index: np.ndarray, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """What `third` and `middle` say, by a search in each clip alone."""
+    shift = rng.uniform(-0.2, 0.2, len(index)) * pairs.gap_s
+    third, middle = [], []
+    for i, moved in zip(index, shift, strict=True):
+        low, high = pairs.offsets[pairs.episode[i]], pairs.offsets[pairs.episode[i] + 1]
+        first, second = pairs.first[i], pairs.second[i]
+        found = low + nearest(pairs.timestamps[low:high], pairs.timestamps[[second]] + moved)[0]
+        if found == second:
+            found += 1 if moved >= 0 else -1
+        other = 2 * second - found
+        third.append(int(other if (found <= first and other < high) or found >= high else found))
+        halfway = (pairs.timestamps[[first]] + pairs.timestamps[[second]]) / 2
+        middle.append(int(first + nearest(pairs.timestamps[first:second + 1], halfway)[0]))
+    return third, middle
+
+
+@pytest.mark.parametrize("gap_s", [0.1, 0.125, 0.3, 0.5])
+def test_pairs_lie_at_the_same_times_at_every_rate(gap_s: float) -> None:
+    """Every pair at 10, 24 or 30 fps has one at 60 fps whose frames are less than half a frame away."""
+    fine = build(clip(60), gap_s)
+    times = fine.timestamps[np.stack([fine.first, fine.second])]
+    for fps in (10, 24, 30, 60):
+        coarse = build(clip(fps), gap_s)
+        assert len(coarse) == pytest.approx((4 - gap_s) * fps, abs=1)
+        for first, second in zip(coarse.timestamps[coarse.first], coarse.timestamps[coarse.second], strict=True):
+            away = np.abs(times - [[first], [second]]).max(axis=0).min()
+            assert away <= 0.5 / fps + 0.5 / 60 + 1e-9
+
+
+def test_a_real_recording_of_varying_rate_is_paired_by_its_clock(shared_data: Path) -> None:
+    """As it is, with one frame 10 ms late, and with a third of its frames dropped, as a loaded camera does."""
+    recorded = read_video(shared_data / "video/robot/crisp_franka_pap_demo.mp4").timestamps
+    assert np.ptp(np.diff(recorded)) > 0.01
+    dropped = recorded[np.random.default_rng(0).random(len(recorded)) < 0.67]
+    for times in (recorded, dropped):
+        pairs = build(times, 0.3)
+        gaps = times[pairs.second] - times[pairs.first]
+        longest = np.diff(times).max()
+        assert np.abs(gaps - 0.3).max() <= min(longest / 2, 0.075) + 1e-9
+        wanted = times[pairs.first] + 0.3
+        assert (np.abs(gaps - 0.3) <= np.abs(times[None] - wanted[:, None]).min(axis=1) + 1e-9).all()
+
+
+def test_a_search_within_stretches_is_that_of_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    times = np.concatenate([np.cumsum(rng.uniform(0.01, 1, 50)) for _ in range(4)])
+    low = 50 * rng.integers(4, size=500) + rng.integers(20, size=500)
+    high = low + rng.integers(30, size=500)
+    wanted = rng.uniform(-1, 30, 500)
+    found = nearest_within(times, low, high, wanted)
+    assert found.tolist() == [a + nearest(times[a:b + 1], np.array([time]))[0]
+                              for a, b, time in zip(low, high, wanted, strict=True)]
