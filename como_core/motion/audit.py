@@ -19,7 +19,7 @@ from como_core.motion.metrics import cosine
 from como_core.motion.pairs import Pairs
 from como_core.motion.verdicts import RULES, Verdict
 
-MAX_PAIRS = 512
+MAX_PAIRS = 384
 
 # Below these there is nothing that a ratio could be taken of.
 MIN_GAIN = 0.05

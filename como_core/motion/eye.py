@@ -18,7 +18,7 @@ from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
 
 # Predictions of more pairs than these change no digit that is printed.
-MAX_PREDICTED = 2000
+MAX_PREDICTED = 1500
 
 # Pairs at a time: what suits the caches of a CPU, and what keeps a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 32, 256

@@ -11,7 +11,7 @@ from como_core.motion.intervals import Score, mean_of, ratio_of, sums_by_recordi
 from como_core.motion.pairs import Pairs
 
 # More frames than these change no digit that is printed.
-MAX_TRIPLES = 2000
+MAX_TRIPLES = 1500
 
 
 @dataclass(frozen=True)
