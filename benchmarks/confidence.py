@@ -96,7 +96,9 @@ def label(model: MotionModel, episodes: list[Episode]) -> Labelled:
         first = np.flatnonzero(second >= 0)
         rows.append((label_clip(model, episode), first, second[first]))
     confidence = {"confidence": np.concatenate([clip.confidence[first] for clip, first, _ in rows])}
-    confidence |= {part: np.concatenate([clip.parts[part][first] for clip, first, _ in rows]) for part in PARTS}
+    parts = {part: np.concatenate([clip.parts[part][first] for clip, first, _ in rows]) for part in PARTS}
+    others = [values for part, values in parts.items() if part != "composition"]
+    confidence |= {"without composition": np.prod(others, axis=0), **parts}
     return Labelled(np.concatenate([clip.latent[first] for clip, first, _ in rows]), confidence,
                     np.repeat(np.arange(len(rows)), [len(first) for _, first, _ in rows]),
                     np.concatenate([first for _, first, _ in rows]), np.concatenate([second for *_, second in rows]))

@@ -142,13 +142,13 @@ class ClipEncoder:
 
 
 def _composed(first: np.ndarray, middle: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Which pairs are compared with their halves, bool [P]: as many as let every frame be part of one.
+    """Which pairs are compared with their halves, bool [P]: those that follow one another, a gap apart.
 
-    Each comparison costs up to two more z, so that comparing all would triple the work of a light backbone. Pairs
-    without a frame between have no halves.
+    Each comparison costs two more z, so that comparing all would triple the work of a light backbone. Pairs without a
+    frame between have no halves.
     """
     between = (first < middle) & (middle < second)
-    step = max(1, int(np.median((middle - first)[between]))) if between.any() else 1
+    step = max(1, int(np.median((second - first)[between]))) if between.any() else 1
     return between & (first % step == 0)
 
 

@@ -22,15 +22,15 @@ PARTS = ("rebuilt", "overlap", "composition", "continuity")
 _SHIFT = 1 / 3
 
 # A composition that misses by this many times what the model usually misses on the clip begins to count, where that
-# usual miss is at least _HABIT. Motion that composes worse than half of the clip's does is not worse labelled; only
-# outliers are (docs/relabel.md).
-_OUTLIER = 3.0
+# usual miss is at least _HABIT. Motion that composes worse than half of the clip's does is not worse labelled; counted
+# from three times on, it made the confidence tell less of the error than without (docs/relabel.md).
+_OUTLIER = 5.0
 _HABIT = 0.1
 _MOVING = 0.1  # of the length of the clip's long z: below it nothing moves
 
 # A frame that differs from the one before it this many times as much as frames nearby do is in doubt, or a cut. Of
 # scripted arms at 40 Hz one step in a thousand reaches 1.5; cuts between clips of one scene 1.7 to 2.5.
-_DOUBT, _CUT = 1.5, 3.0
+_DOUBT, _CUT = 1.5, 2.5
 _NEARBY = 4  # frames on each side
 _GREY = 1 / 127.5  # one grey level, in units of pixels: sensor noise is no cut
 
