@@ -13,7 +13,7 @@ from como_core.episode import Episode
 from como_core.motion.appearance import appearance
 from como_core.motion.audit import AuditLine, audit
 from como_core.motion.config import with_options
-from como_core.motion.eye import Encoded, Eye, encode_all
+from como_core.motion.eye import Encoded, Eye, View, encode_all
 from como_core.motion.metrics import Triples, consistency, latent_consistency, reconstruction_gain, true_consistency
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
@@ -63,6 +63,23 @@ def test_an_antisymmetric_z_is_at_rest_at_zero_and_turns_around(clips: list[Epis
         line = found[name]
         assert line.verdict == "ok" and line.value is not None
         assert line.value.mean == pytest.approx(value, abs=1e-4)
+
+
+class LinearEye(Eye):
+    """Sees z as a linear map of the change in pixels, so that motions add up exactly."""
+
+    def motion(self, first: View, second: View) -> torch.Tensor:
+        basis = torch.randn(3 * 32 * 32, 8, generator=torch.Generator().manual_seed(0))
+        return (second.pixels - first.pixels).flatten(1) @ basis
+
+
+def test_a_linear_z_adds_up(clips: list[Episode]) -> None:
+    frames, pairs = frames_and_pairs(clips)
+    eye = LinearEye(MotionModel(tiny("como-plus")).eval())
+    found = {line.name: line for line in audit(eye, frames, pairs, encode_all(eye, frames, pairs), np.arange(CLIPS))}
+    for name, value in (("composition", 0.0), ("static pairs", 0.0), ("reversal", 1.0)):
+        score = found[name].value
+        assert found[name].verdict == "ok" and score is not None and score.mean == pytest.approx(value, abs=1e-4)
 
 
 def test_a_forward_dynamics_that_does_not_listen_is_named(clips: list[Episode]) -> None:

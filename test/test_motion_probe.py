@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from como_core.errors import ComoError
+from como_core.motion.baselines import pair_components
+from como_core.motion.intervals import sums_by_recording
 from como_core.motion.mlp_probe import mlp
+from como_core.motion.pairs import Pairs
 from como_core.motion.probe import Probe, ridge, run_probe, split
 from como_core.motion.probe_store import ProbeStore
 from como_core.motion.targets import Target, TargetKind, window_target
@@ -79,6 +83,18 @@ def test_intervals_are_over_recordings_and_seeds_spread() -> None:
     assert probe.sums.shape == (3, 20, 4) and 0 < probe.seed_spread() < 0.05
 
 
+def test_scores_are_those_of_the_pairs_whatever_the_mean_of_the_target() -> None:
+    rng = np.random.default_rng(0)
+    target = 2 + rng.standard_normal((40, 2))
+    guess, episode = target + 0.5 * rng.standard_normal((40, 2)), np.repeat(np.arange(4), 10)
+    columns = np.concatenate([np.ones((40, 1)), (guess - target) ** 2, target, target**2], axis=1)
+    probe = Probe("by hand", 1, sums_by_recording(columns, episode)[None])
+    share = ((guess - target) ** 2).sum(axis=0) / ((target - target.mean(axis=0)) ** 2).sum(axis=0)
+    assert probe.r2().mean == pytest.approx(1 - share.mean())
+    assert probe.r2([1]).mean == pytest.approx(1 - share[1])
+    assert probe.mse([0]).mean == pytest.approx(((guess - target) ** 2)[:, 0].mean())
+
+
 def test_a_probe_is_run_once_for_the_same_question(tmp_path: Path) -> None:
     values, target, runs = np.random.default_rng(0).standard_normal((600, 3)), EPISODE[:, None] / 20.0, []
 
@@ -118,3 +134,15 @@ def test_a_lag_moves_the_window_back_and_drops_what_starts_before_the_recording(
     assert values[2:].tolist() == [[0 + 1], [1 + 2]]
     with pytest.raises(ComoError, match="lag_s must not be below 0"):
         Target("sum", lag_s=-1)
+
+
+def test_components_of_pairs_keep_distances_where_there_are_enough_of_them() -> None:
+    places = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    pairs = Pairs.build(np.arange(40) / 10, np.array([0, 20, 40]), gap_s=0.2)
+    difference, both = pair_components(lambda index: torch.from_numpy(places[index]), pairs, size=6)
+    first, second = places[pairs.first], places[pairs.second]
+    assert difference.shape == (len(pairs), 3) and both.shape == (len(pairs), 6)
+    for found, expected in ((difference, second - first), (both, np.concatenate([first, second], axis=1))):
+        assert np.allclose(np.linalg.norm(found[1:] - found[:-1], axis=1),
+                           np.linalg.norm(expected[1:] - expected[:-1], axis=1), atol=1e-4)
+    assert np.allclose(np.linalg.norm(difference, axis=1), np.linalg.norm(second - first, axis=1), atol=1e-4)
