@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from como_core.bench import clips, labelling, learning, memory, motion
 from como_core.bench.measure import Report, Row, in_turns, machine, matmul_flops_per_s
@@ -16,6 +17,8 @@ from como_core.cli import main as cli
 from como_core.errors import OutputError
 from como_core.formats.video import CAMERA, read_video
 from como_core.motion.engine import cores
+from como_core.motion.model import MotionModel
+from como_core.motion.train import MotionLoss
 
 
 def test_the_whole_of_it_runs_and_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,8 +85,7 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         Report("motion", (), machine()).write(tmp_path / "file" / "a.json")
 
 
-def test_operations_of_a_step_are_those_of_its_products(tmp_path: Path) -> None:
-    """Twice the batch has twice the operations, and a matrix product has those that the peak is counted in."""
+def test_operations_of_a_step_grow_with_its_batch_and_count_both_passes(tmp_path: Path) -> None:
     paths = clips.write_clips(tmp_path / "clips", 1, 30, 32, 32)
     config = clips.tiny_config()
     counts = []
@@ -93,6 +95,9 @@ def test_operations_of_a_step_are_those_of_its_products(tmp_path: Path) -> None:
                                            tmp_path / "cache")
         counts.append(learning.flops_per_step(data, sized))
     assert counts[1] == 2 * counts[0] > 0
+    with FlopCounterMode(display=False) as forward:
+        MotionLoss(sized)(MotionModel(sized), data.sampler(sized)(np.random.default_rng(0)))
+    assert 2 < counts[1] / forward.get_total_flops() <= 3
     assert matmul_flops_per_s(torch.float32, torch.device("cpu"), 64, least_s=0) > 0
 
 

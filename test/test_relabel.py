@@ -62,13 +62,15 @@ def same_labels(one: Path, other: Path) -> bool:
 
 
 def test_streamed_labels_are_those_of_encode(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("como_core.motion.clip.CHUNK", 4)
     model, episode = load_motion(run), moving_square(7)
+    at_once = label_clip(model, episode)
+    monkeypatch.setattr("como_core.motion.clip.CHUNK", 4)
     labels = label_clip(model, episode)
     frames = episode.images["top"]
     assert labels.latent.shape == (30, 8)
     assert np.allclose(labels.latent[:28], model.encode(frames[:28], frames[2:]).numpy(), atol=1e-5)
     assert np.array_equal(labels.latent[28:], labels.latent[[27, 27]])
+    assert all(np.allclose(labels.parts[part], at_once.parts[part], atol=1e-4) for part in PARTS)
 
 
 def test_confidence_is_the_product_of_its_parts_and_0_where_no_frame_follows(run: Path) -> None:
