@@ -6,18 +6,12 @@
 
 Each run (a row of the table, a training seed) goes into results/motion_runs.json as soon as it is done, and is not done
 again. results/motion_table.json has the mean over seeds. Several processes may share the work: --part 0/2, --part 1/2.
-
-An interval is 95 %: the half-width over recordings (bootstrap) and 1.96 standard errors over training seeds, added as
-squares.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import fcntl
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,19 +22,16 @@ import torch
 
 from benchmarks import motion_data
 from benchmarks.motion_conditions import CONDITIONS, changed
+from benchmarks.results import Results, Row, cell
 from como_core.episode import Episode
 from como_core.motion.config import MotionConfig, load_preset, presets, with_options
 from como_core.motion.evaluate import Measures, evaluate
 from como_core.motion.mixture import Mixture
 from como_core.motion.train import train
 
-RESULTS = Path(__file__).parent / "results"
-RUNS, TABLE = RESULTS / "motion_runs.json", RESULTS / "motion_table.json"
+RESULTS = Results("motion")
 SEEDS = (0, 1, 2)
 PLUS = "como-plus"
-_SAME = ("preset", "split", "section", "features", "metric")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,8 @@ def groups() -> dict[str, list[Entry]]:
         "main": [Entry(name, name, splits=EVERYWHERE) for name in presets()],
         "labels": [Entry(f"{PLUS}, {count} labels per task", PLUS, {"loss.action": 1.0}, count, splits=EVERYWHERE)
                    for count in (2, 5)],
+        "ablation": [Entry(f"{PLUS}, not antisymmetric", PLUS, {"inverse.antisymmetric": False}, splits=EVERYWHERE),
+                     Entry(f"{PLUS}, decoder of como-v1", PLUS, {"forward.kind": "conv"}, splits=EVERYWHERE)],
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
@@ -110,46 +103,6 @@ def _by_task(episodes: list[Episode]) -> dict[str, list[Episode]]:
     return found
 
 
-def averaged(rows: list[Row]) -> list[Row]:
-    """One row for each (preset, split, features, metric): mean and interval over the training seeds."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row["mean"] is not None:
-            found.setdefault(tuple(row[key] for key in _SAME), []).append(row)
-    table = []
-    for same in found.values():
-        means = np.array([row["mean"] for row in same])
-        half = np.mean([(row["high"] - row["low"]) / 2 for row in same if row["low"] is not None] or [0.0])
-        error = 1.96 * means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
-        width = float(np.hypot(half, error))
-        verdicts = sorted({row["verdict"] for row in same if row["verdict"]})
-        table.append({**same[0], "mean": float(means.mean()), "low": float(means.mean()) - width,
-                      "high": float(means.mean()) + width, "seeds": len(same), "verdict": "/".join(verdicts) or None,
-                      "command": same[0]["command"].rpartition(" --seed")[0]})
-        table[-1].pop("seed")
-    return table
-
-
-def add(rows: list[Row]) -> None:
-    """Put the rows of a run into the results, beside what other processes put there."""
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        known = done_rows() + rows
-        _write(RUNS, known)
-        _write(TABLE, averaged(known))
-
-
-def done_rows() -> list[Row]:
-    return json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.is_file() else []
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
-    os.replace(part, path)
-
-
 def markdown(rows: list[Row], split: str = "test") -> str:
     """The main table of a split."""
     cells: dict[tuple[str, str], Row] = {}
@@ -163,17 +116,13 @@ def markdown(rows: list[Row], split: str = "test") -> str:
     lines = ["| z of | LP-MSE | R2, linear | R2, MLP | S-PCFC | centred | seeds |", "|---|---|---|---|---|---|---|"]
     for name in names:
         if (name, "r2") in cells:
-            shown = [_cell(cells.get((name, metric))) for metric in metrics]
+            shown = [cell(cells.get((name, metric))) for metric in metrics]
             lines.append(f"| {name} | {' | '.join(shown)} | {cells[name, 'r2']['seeds']} |")
     return "\n".join(lines)
 
 
-def _cell(row: Row | None) -> str:
-    return "" if row is None else f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
 def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
-    done = {(row["preset"], row["seed"]) for row in done_rows()}
+    done = RESULTS.done()
     chosen = groups() if options.group is None else {options.group: groups()[options.group]}
     jobs = [(entry, seed) for entries in chosen.values() for seed in options.seed or SEEDS for entry in entries
             if options.only in (None, entry.name)]
@@ -197,14 +146,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.show:
         for split in EVERYWHERE:
-            print(f"\n{split}\n\n{markdown(json.loads(TABLE.read_text(encoding='utf-8')), split)}")
+            print(f"\n{split}\n\n{markdown(RESULTS.averaged(), split)}")
         return
     if options.data is None or options.work is None:
         parser.error("--data and --work are needed to run")
     torch.set_num_threads(options.threads)
     for entry, seed in _jobs(options):
         print(f"== {entry.name}, seed {seed}", flush=True)
-        add(run(entry, seed, options.data, options.work))
+        RESULTS.add(run(entry, seed, options.data, options.work))
 
 
 if __name__ == "__main__":
