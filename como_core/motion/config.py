@@ -230,14 +230,14 @@ class MotionConfig:
         for name in ("gap_s", "image_size", "latent_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        cells = 1 if self.inverse.kind == "qformer" and self.forward.kind == "vit" else 4
-        patches = {"forward": self.forward.patch}
+        # The convolutional decoder halves its grid of patches once, and doubles it again.
+        multiples = {"forward": self.forward.patch * (1 if self.forward.kind == "vit" else 2)}
         if self.backbone.kind == "patch":
-            patches["backbone"] = self.backbone.patch
-        for part, patch in patches.items():
-            if self.image_size % (cells * patch):
-                raise ValueError(f"image_size must be a multiple of {cells} x {part}.patch = {cells * patch}, "
-                                 f"got {self.image_size}")
+            multiples["backbone"] = self.backbone.patch
+        for part, multiple in multiples.items():
+            if self.image_size % multiple:
+                raise ValueError(f"image_size must be a multiple of {multiple} for {part}.patch = "
+                                 f"{getattr(self, part).patch}, got {self.image_size}")
         pieces = {"inverse.queries": self.inverse.queries if self.inverse.kind == "qformer" else 1,
                   "bottleneck.tokens": self.bottleneck.tokens if self.bottleneck.kind == "vq" else 1}
         for name, count in pieces.items():
