@@ -25,7 +25,7 @@ from benchmarks.motion_conditions import CONDITIONS, changed
 from benchmarks.results import Results, Row, cell
 from como_core.episode import Episode
 from como_core.motion.config import MotionConfig, load_preset, presets, with_options
-from como_core.motion.evaluate import Measures, evaluate
+from como_core.motion.measure.evaluate import Measures, evaluate
 from como_core.motion.mixture import Mixture
 from como_core.motion.train import train
 

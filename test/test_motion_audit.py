@@ -10,14 +10,20 @@ import torch
 from moving_square import FPS, moving_square, tiny
 
 from como_core.episode import Episode
-from como_core.motion.appearance import appearance
-from como_core.motion.audit import AuditLine, audit
 from como_core.motion.config import with_options
-from como_core.motion.eye import Encoded, Eye, View, encode_all
-from como_core.motion.metrics import Triples, consistency, latent_consistency, reconstruction_gain, true_consistency
+from como_core.motion.measure.appearance import appearance
+from como_core.motion.measure.audit import AuditLine, audit
+from como_core.motion.measure.eye import Encoded, Eye, View, encode_all
+from como_core.motion.measure.metrics import (
+    Triples,
+    consistency,
+    latent_consistency,
+    reconstruction_gain,
+    true_consistency,
+)
+from como_core.motion.measure.verdicts import RULES
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
-from como_core.motion.verdicts import RULES
 
 CLIPS = 12
 
@@ -107,8 +113,8 @@ def test_one_recording_leaves_the_lines_that_need_two(clips: list[Episode]) -> N
 
 def test_a_constant_alone_is_no_leak() -> None:
     assert RULES["reversal"].verdict(-0.5) == "leak"
-    from como_core.motion.audit import judged
-    from como_core.motion.intervals import Score
+    from como_core.motion.measure.audit import judged
+    from como_core.motion.measure.intervals import Score
 
     low = Score(-0.5, -0.6, -0.4)
     assert judged("reversal", low, 9, less_constant=0.9).verdict == "warn"

@@ -15,10 +15,10 @@ from como_core.cli import motion as cli
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.video import write_video
-from como_core.motion.baselines import BASELINES, RGB_DIFFERENCE
-from como_core.motion.evaluate import Measures, evaluate
+from como_core.motion.measure.baselines import BASELINES, RGB_DIFFERENCE
+from como_core.motion.measure.evaluate import Measures, evaluate
+from como_core.motion.measure.report import Evaluation
 from como_core.motion.model import MotionModel, load_motion
-from como_core.motion.report import Evaluation
 from como_core.motion.targets import Target
 from como_core.motion.train import train
 
@@ -88,7 +88,7 @@ def test_baselines_run_once_for_models_that_share_a_cache(model: MotionModel, tm
     clips = [moving_square(seed) for seed in range(10)]
     measures = Measures(mlp=False, audit=False, seeds=1, baselines=(RGB_DIFFERENCE,))
     first = evaluate(model, clips, ["down", "right"], cache=tmp_path, measures=measures)
-    monkeypatch.setattr("como_core.motion.baselines.pair_components", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("como_core.motion.measure.baselines.pair_components", lambda *_: pytest.fail("computed again"))
     other = MotionModel(tiny("continuous")).eval()
     second = evaluate(other, clips, ["down", "right"], cache=tmp_path, measures=measures)
     assert second.rows[0] == first.rows[0] and second.rows[1] != first.rows[1]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from como_core.errors import ComoError
-from como_core.motion.baselines import pair_components
-from como_core.motion.intervals import sums_by_recording
-from como_core.motion.mlp_probe import mlp
+from como_core.motion.measure.baselines import pair_components
+from como_core.motion.measure.intervals import sums_by_recording
+from como_core.motion.measure.mlp_probe import mlp
+from como_core.motion.measure.probe import Probe, ridge, run_probe, split
+from como_core.motion.measure.probe_store import ProbeStore
 from como_core.motion.pairs import Pairs
-from como_core.motion.probe import Probe, ridge, run_probe, split
-from como_core.motion.probe_store import ProbeStore
 from como_core.motion.targets import Target, TargetKind, window_target
 
 EPISODE = np.repeat(np.arange(20), 30)

@@ -124,12 +124,12 @@ def evaluate(
 
     from como_core.formats.sources import open_sources
     from como_core.interface import load_interface
-    from como_core.motion.baselines import BASELINES
-    from como_core.motion.evaluate import Measures, action_names
-    from como_core.motion.evaluate import evaluate as measure
-    from como_core.motion.figure import save
+    from como_core.motion.measure.baselines import BASELINES
+    from como_core.motion.measure.evaluate import Measures, action_names
+    from como_core.motion.measure.evaluate import evaluate as measure
+    from como_core.motion.measure.figure import save
+    from como_core.motion.measure.report import tables
     from como_core.motion.model import load_motion
-    from como_core.motion.report import tables
     from como_core.motion.targets import Target
     from como_core.training.progress import track
 
@@ -182,7 +182,7 @@ def show(
     from como_core.evaluation.page import Page
     from como_core.formats.sources import open_sources
     from como_core.interface import load_interface
-    from como_core.motion.evaluate import action_names
+    from como_core.motion.measure.evaluate import action_names
     from como_core.motion.model import load_motion
     from como_core.motion.show import show as draw
     from como_core.motion.targets import Target

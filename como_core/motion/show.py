@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from como_core.episode import Episode
-from como_core.motion.eye import Encoded, Eye, encode_all, spread
 from como_core.motion.flow import flow_of, mean_flow
-from como_core.motion.metrics import cosine
+from como_core.motion.measure.eye import Encoded, Eye, encode_all, spread
+from como_core.motion.measure.metrics import cosine
+from como_core.motion.measure.recordings import Recordings
 from como_core.motion.model import MotionModel, to_frames
-from como_core.motion.recordings import Recordings
 from como_core.motion.targets import Target, window_target
 
 COLUMNS = 6

@@ -12,9 +12,9 @@ from pathlib import Path
 from como_core.errors import ComoError
 from como_core.formats.sources import open_sources
 from como_core.interface import load_interface
-from como_core.motion.baselines import MEAN, RGB_DIFFERENCE
 from como_core.motion.config import load_preset
-from como_core.motion.evaluate import Measures, evaluate
+from como_core.motion.measure.baselines import MEAN, RGB_DIFFERENCE
+from como_core.motion.measure.evaluate import Measures, evaluate
 from como_core.motion.model import load_motion
 from como_core.motion.relabel import relabel as relabel_recordings
 from como_core.motion.train import train as train_motion

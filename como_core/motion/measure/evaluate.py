@@ -19,19 +19,25 @@ from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.sources import action_names_of
 from como_core.interface import Interface
-from como_core.motion import baselines
-from como_core.motion.appearance import appearance
-from como_core.motion.audit import AuditLine, audit
-from como_core.motion.eye import Encoded, Eye, encode_all
-from como_core.motion.intervals import Score
-from como_core.motion.metrics import Consistency, Triples, latent_consistency, reconstruction_gain, true_consistency
-from como_core.motion.mlp_probe import mlp
+from como_core.motion.measure import baselines
+from como_core.motion.measure.appearance import appearance
+from como_core.motion.measure.audit import AuditLine, audit
+from como_core.motion.measure.eye import Encoded, Eye, encode_all
+from como_core.motion.measure.intervals import Score
+from como_core.motion.measure.metrics import (
+    Consistency,
+    Triples,
+    latent_consistency,
+    reconstruction_gain,
+    true_consistency,
+)
+from como_core.motion.measure.mlp_probe import mlp
+from como_core.motion.measure.probe import Probe, run_probe
+from como_core.motion.measure.probe_store import ProbeStore
+from como_core.motion.measure.question import Question
+from como_core.motion.measure.recordings import Recordings
+from como_core.motion.measure.report import Evaluation, ProbeRow
 from como_core.motion.model import MotionModel
-from como_core.motion.probe import Probe, run_probe
-from como_core.motion.probe_store import ProbeStore
-from como_core.motion.question import Question
-from como_core.motion.recordings import Recordings
-from como_core.motion.report import Evaluation, ProbeRow
 from como_core.motion.targets import Target
 
 _FRAME_CELLS = 4  # a side; what the appearance probe knows of a frame is averaged to so many cells

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from como_core.motion.audit import AuditLine, judged, skipped
-from como_core.motion.eye import spread
-from como_core.motion.intervals import bootstrap, sums_by_recording
+from como_core.motion.measure.audit import AuditLine, judged, skipped
+from como_core.motion.measure.eye import spread
+from como_core.motion.measure.intervals import bootstrap, sums_by_recording
 from como_core.motion.pairs import Pairs
 
 NAME = "appearance"

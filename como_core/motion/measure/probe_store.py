@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from como_core.motion.measure.probe import Probe
 from como_core.motion.model import MotionModel
-from como_core.motion.probe import Probe
 
 _VERSION = 1  # of the files and of the probes in them; another number makes them anew
 

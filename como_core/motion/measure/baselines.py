@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from como_core.motion.measure.probe_store import backbone_identity
+from como_core.motion.measure.recordings import Recordings
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
-from como_core.motion.probe_store import backbone_identity
-from como_core.motion.recordings import Recordings
 
 MEAN = "mean of the actions"
 RGB_DIFFERENCE = "PCA of the RGB difference"

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from como_core.motion.intervals import Score
-from como_core.motion.report import Evaluation
+from como_core.motion.measure.intervals import Score
+from como_core.motion.measure.report import Evaluation
 
 # Okabe and Ito's colours: told apart by the colour-blind, and each verdict has a sign and a word as well.
 _BLUE, _SKY, _GREEN, _ORANGE, _RED, _GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#8a93a0"

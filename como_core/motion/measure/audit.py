@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from como_core.motion.eye import Encoded, Eye, View, look_at_pairs, spread
-from como_core.motion.intervals import Score, bootstrap, mean_of, ratio_of, sums_by_recording
-from como_core.motion.metrics import cosine
+from como_core.motion.measure.eye import Encoded, Eye, View, look_at_pairs, spread
+from como_core.motion.measure.intervals import Score, bootstrap, mean_of, ratio_of, sums_by_recording
+from como_core.motion.measure.metrics import cosine
+from como_core.motion.measure.verdicts import RULES, Verdict
 from como_core.motion.pairs import Pairs
-from como_core.motion.verdicts import RULES, Verdict
 
 MAX_PAIRS = 384
 

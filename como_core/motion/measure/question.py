@@ -9,9 +9,9 @@ import numpy as np
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
+from como_core.motion.measure.probe import FOLDS
+from como_core.motion.measure.recordings import Recordings
 from como_core.motion.pairs import Pairs
-from como_core.motion.probe import FOLDS
-from como_core.motion.recordings import Recordings
 from como_core.motion.targets import Target, window_target
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from como_core.motion.probe import Fold
+from como_core.motion.measure.probe import Fold
 
 HIDDEN = 128
 STEPS = 400

@@ -10,9 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from como_core.motion.audit import AuditLine
-from como_core.motion.intervals import Score
-from como_core.motion.metrics import Consistency
+from como_core.motion.measure.audit import AuditLine
+from como_core.motion.measure.intervals import Score
+from como_core.motion.measure.metrics import Consistency
 from como_core.motion.targets import Target
 
 COLOURS = {"ok": "green", "warn": "yellow", "leak": "red", "not applicable": "dim"}
