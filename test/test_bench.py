@@ -71,11 +71,11 @@ def test_rows_are_medians_with_their_range_and_know_their_goal() -> None:
 def test_ratios_of_relabelling_are_to_the_slower_limit_of_the_same_turn() -> None:
     turns = {"decode": np.array([1.0, 4.0]), "encode": np.array([2.0, 2.0]), "relabel": np.array([2.0, 8.0]),
              "pairs": np.array([4.0, 4.0])}
-    rows = {row.name: row for row in labelling._rows("m", turns, 100, 1, 1.9)}
+    rows = {row.name: row for row in labelling._rows("m", turns, 100, 80, 1, 1.9)}
     over = rows["m: relabelling over its limit (decoding)"]
     assert (over.low, over.high, over.goal) == (0.5, 1, 0.9)
     gain = rows["m: relabelling over encoding both frames of every pair"]
-    assert (gain.low, gain.high, gain.goal) == (0.5, 2, 1.9)
+    assert (gain.low, gain.high, gain.goal) == (0.625, 2.5, 1.9)
     assert rows["m: relabelling"].high == 50
 
 

@@ -64,23 +64,22 @@ def tiny_config() -> MotionConfig:
         backbone=dataclasses.replace(config.backbone, width=8))
 
 
-def vit_config(folder: Path, layers: int, width: int = 768, image_size: int = 96) -> MotionConfig:
+def vit_config(folder: Path, layers: int, width: int = 1024) -> MotionConfig:
     """A motion model on a frozen vision transformer with random weights, which are written to `folder`.
 
-    With 12 layers it is ViT-B/16 on pictures of 96 pixels.
+    With 24 layers it is the paper's ViT-L/16, on pictures as small as those of the small presets.
     """
     from transformers import ViTConfig, ViTModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    config = load_preset("como-plus")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ViTModel(ViTConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
-                                     intermediate_size=4 * width, image_size=image_size, patch_size=16))
+                                     intermediate_size=4 * width, image_size=config.image_size, patch_size=16))
     network.save_pretrained(folder)
-    config = load_preset("como-plus")
-    return dataclasses.replace(config, image_size=image_size,
-                               backbone=BackboneConfig(kind="pretrained", model=str(folder)))
+    return dataclasses.replace(config, backbone=BackboneConfig(kind="pretrained", model=str(folder)))
 
 
 def untrained(config: MotionConfig, run: Path) -> Path:

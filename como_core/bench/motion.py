@@ -40,7 +40,7 @@ class Size:
     many: int
 
 
-FULL = Size(repeats=3, steps=100, clips=(4, 150, 256, 256, 40), vit_clips=(1, 112, 256, 256, 16), vit_layers=12,
+FULL = Size(repeats=3, steps=100, clips=(4, 150, 256, 256, 40), vit_clips=(1, 96, 256, 256, 16), vit_layers=24,
             few=100, many=10_000)
 QUICK = Size(repeats=1, steps=4, clips=(2, 30, 64, 64, 40), vit_clips=(1, 20, 64, 64, 16), vit_layers=1, few=2, many=6)
 
@@ -64,7 +64,7 @@ def bench_motion(quick: bool = False) -> Report:
         with _said("relabelling, vision transformer"):
             few = write_clips(work / "vit_clips", *size.vit_clips)
             run = untrained(vit_config(work / "vit_weights", size.vit_layers), work / "vit")
-            rows += labelling_rows("ViT-B", run, few, work / "vit_labels", size.repeats, 1.9,
+            rows += labelling_rows("ViT-L", run, few, work / "vit_labels", max(1, size.repeats - 1), 1.9,
                                    warm_up=False)
         with _said("memory"):
             rows += memory_rows(size.few, size.many, work / "memory")
