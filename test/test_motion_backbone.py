@@ -26,6 +26,8 @@ def make(family: str) -> transformers.PreTrainedModel:
     if family == "mae":
         decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
         return transformers.ViTMAEModel(transformers.ViTMAEConfig(**COMMON, **decoder, mask_ratio=0.75))
+    if family == "vit":  # saved without its pooler, as vision checkpoints often are
+        return transformers.ViTModel(transformers.ViTConfig(**COMMON), add_pooling_layer=False)
     if family == "dinov2":
         return transformers.Dinov2Model(transformers.Dinov2Config(**COMMON, mlp_ratio=2))
     if family == "dinov3":
@@ -37,7 +39,7 @@ def make(family: str) -> transformers.PreTrainedModel:
         frames_per_clip=4, tubelet_size=2, pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=1))
 
 
-FAMILIES = ("mae", "dinov2", "dinov3", "siglip", "vjepa2")
+FAMILIES = ("mae", "vit", "dinov2", "dinov3", "siglip", "vjepa2")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,12 @@ def test_gradient_passes_through_to_the_picture(folders: dict[str, str]) -> None
     backbone, picture = PretrainedBackbone(folders["dinov2"], SIZE), pictures(1).requires_grad_()
     backbone(picture).square().mean().backward()
     assert picture.grad is not None and picture.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_backbone_is_the_same_at_every_load(folders: dict[str, str], family: str) -> None:
+    first, again = PretrainedBackbone(folders[family], SIZE), PretrainedBackbone(folders[family], SIZE)
+    assert first.sha256 == again.sha256 != ""
 
 
 def test_a_checkpoint_names_its_backbone_and_refuses_another(folders: dict[str, str], tmp_path: Path) -> None:

@@ -138,6 +138,8 @@ def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
         changes: dict[str, Any] = {}
         if settings.model_type == "vit_mae":
             changes["mask_ratio"] = 0.0
+        if settings.model_type == "vit":
+            changes["add_pooling_layer"] = False  # not of use here, and random where a checkpoint has none
         if settings.model_type == "vjepa2":
             changes["crop_size"] = image_size  # its position encoding counts rows of the size it was made for
         kinds: dict[str, Any] = {"vit_mae": ViTMAEModel, "siglip": SiglipVisionModel,
