@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +94,15 @@ class Bench:
         """Wait for `count` further commands."""
         before = len(self.sent)
         assert wait_until(lambda: len(self.sent) >= before + count, timeout_s), f"{len(self.sent) - before} commands"
+
+    def wait_commands_of_a_simulation(self, reopen: Callable[[], object], count: int = 10,
+                                      timeout_s: float = 60.0) -> None:
+        """As `wait_commands`; where a busy machine let the simulation's pictures get old, `reopen` is tried again."""
+        before, limit = len(self.sent), time.monotonic() + timeout_s
+        while not wait_until(lambda: len(self.sent) >= before + count, 5.0):
+            assert time.monotonic() < limit, f"{len(self.sent) - before} commands"
+            if "closed" in self.report("latch").message:
+                reopen()
 
     def commands_within(self, seconds: float) -> int:
         """How many commands come in the next seconds."""

@@ -47,10 +47,10 @@ def test_labels_are_summed_over_the_pair_and_absent_for_video() -> None:
 def test_pairs_without_labels_do_not_count() -> None:
     predicted = torch.tensor([[1.0], [5.0]], requires_grad=True)
     wanted = torch.tensor([[3.0], [torch.nan]])
-    assert float(readout_loss(predicted, wanted)) == 4.0
+    assert readout_loss(predicted, wanted).item() == 4.0
     nothing = readout_loss(predicted, wanted[1:].expand(2, 1))
     nothing.backward()
-    assert float(nothing) == 0 and torch.equal(predicted.grad, torch.zeros(2, 1))
+    assert nothing.item() == 0 and torch.equal(predicted.grad, torch.zeros(2, 1))
 
 
 def test_few_labels_train_a_readout_that_the_checkpoint_keeps(tmp_path: Path) -> None:

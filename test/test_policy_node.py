@@ -84,7 +84,7 @@ def test_a_simulation_that_is_killed_stops_the_output_and_a_new_one_goes_on_when
         bench: Bench, start: Start, start_node: Callable[..., NodeProcess]) -> None:
     sim = start_node("sim_node")
     process = start(use_sim_time=True)
-    bench.wait_commands(10, timeout_s=60.0)
+    bench.wait_commands_of_a_simulation(bench.reset)
     os.kill(sim.pid, signal.SIGKILL)
     killed = time.monotonic()
     process.wait_text("output stopped: stream 'front' is stale", 3.0)
@@ -94,8 +94,12 @@ def test_a_simulation_that_is_killed_stops_the_output_and_a_new_one_goes_on_when
     start_node("sim_node")
     bench.wait_report("stream front", "fresh", 60.0)
     assert bench.commands_within(0.5) == 0, "the latch stays closed"
-    assert bench.transition("deactivate") and bench.transition("activate")
-    bench.wait_commands(10)
+
+    def reactivate() -> None:
+        assert bench.transition("deactivate") and bench.transition("activate")
+
+    reactivate()
+    bench.wait_commands_of_a_simulation(reactivate)
     assert process.process.poll() is None
 
 

@@ -96,7 +96,7 @@ def _append(file: IO[bytes], done: int, backbone: PretrainedBackbone, cache: Fra
     device = backbone.device
     with Progress(len(cache.frames), "features", "frames", done) as progress:
         for start in range(done, len(cache.frames), _BATCH):
-            frames = torch.from_numpy(cache.frames[start:start + _BATCH]).to(device)
+            frames = torch.from_numpy(cache.frames[start:start + _BATCH].copy()).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.loop.precision == "bf16"):
                 grid = backbone(to_pixels(frames)).half().cpu()
             if not torch.isfinite(grid).all():
