@@ -82,8 +82,8 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Row]:
     out = work / "runs" / f"{entry.name.replace(' ', '_').replace(',', '')}-{seed}"
     video = [dataclasses.replace(episode, action=None, state=None, provenance=None)
              for episode in condition(motion_data.load("train", data))]
-    few = [episode for task, episodes in _by_task(condition(motion_data.load("demonstrations", data))).items()
-           for episode in episodes[:entry.labels]]
+    demonstrations = motion_data.load("demonstrations", data) if entry.labels else []
+    few = [episode for episodes in _by_task(condition(demonstrations)).values() for episode in episodes[:entry.labels]]
     # A quarter of each batch is labelled, where there are labels.
     mixture = Mixture(("video", "labelled"), np.repeat([0, 1], [len(video), len(few)]), (3.0, 1.0)) if few else None
     model, _ = train([*video, *few], entry.config(seed), out, cache=work / "cache", mixture=mixture)

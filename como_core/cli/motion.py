@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from como_core.episode import Episode
+    from como_core.motion.model import MotionModel
 
 
 def train(
@@ -21,7 +25,7 @@ def train(
     cache_limit_gb: float | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Learn latent motion from video of any kind. No action labels are needed, and none are read.
+    """Learn latent motion from video of any kind. No action labels are needed, nor read but with --set loss.action=1.
 
     Pairs of frames that lie `gap_s` apart are what it learns from. Those across a scene cut, and those whose frames
     differ by no more than noise, are left out and counted. An interrupted run is taken up again by the same command.
@@ -122,24 +126,16 @@ def evaluate(
 
     from rich.console import Console
 
-    from como_core.formats.sources import open_sources
-    from como_core.interface import load_interface
     from como_core.motion.measure.baselines import BASELINES
-    from como_core.motion.measure.evaluate import Measures, action_names
+    from como_core.motion.measure.evaluate import Measures
     from como_core.motion.measure.evaluate import evaluate as measure
     from como_core.motion.measure.figure import save
     from como_core.motion.measure.report import tables
-    from como_core.motion.model import load_motion
     from como_core.motion.targets import Target
-    from como_core.training.progress import track
 
     measures = Measures(Target(target, lag), actions, BASELINES if baselines else (), seeds=seeds)
-    model = load_motion(run, device)
-    given = load_interface(interface) if interface else None
-    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
-    print(sources.summary())
-    names = action_names(sources.episodes, given)
-    report = measure(model, sources.episodes, names, camera, cache or run / "cache", seed, measures)
+    model, episodes, names = _opened(run, data, interface, device)
+    report = measure(model, episodes, names, camera, cache or run / "cache", seed, measures)
     Console().print(tables(report))
     path = output or run / "metrics.json"
     title = name or run.resolve().name
@@ -180,22 +176,13 @@ def show(
         device: Where the model runs: cpu, cuda.
     """
     from como_core.evaluation.page import Page
-    from como_core.formats.sources import open_sources
-    from como_core.interface import load_interface
-    from como_core.motion.measure.evaluate import action_names
-    from como_core.motion.model import load_motion
     from como_core.motion.show import show as draw
     from como_core.motion.targets import Target
-    from como_core.training.progress import track
 
-    model = load_motion(run, device)
-    given = load_interface(interface) if interface else None
-    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
-    print(sources.summary())
-    names = action_names(sources.episodes, given)
-    pictures = draw(model, sources.episodes, names, camera, cache or run / "cache", Target(target))
+    model, episodes, names = _opened(run, data, interface, device)
+    pictures = draw(model, episodes, names, camera, cache or run / "cache", Target(target))
     page = Page(f"Latent motion of {run.resolve().name}")
-    page.text(f"{len(sources.episodes)} recordings from {', '.join(map(str, data))}. z has {model.config.latent_size} "
+    page.text(f"{len(episodes)} recordings from {', '.join(map(str, data))}. z has {model.config.latent_size} "
               f"numbers and is made of two frames {model.config.gap_s:g} s apart.", "quiet")
     output.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
@@ -203,3 +190,19 @@ def show(
         page.figure(picture.figure, picture.caption)
         picture.figure.savefig(output / f"{picture.name}.png", dpi=110, facecolor="white")
     print(f"{len(pictures)} pictures: {page.write(output / 'index.html')}")
+
+
+def _opened(run: Path, data: tuple[Path, ...], interface: Path | None, device: str
+            ) -> tuple[MotionModel, list[Episode], list[str]]:
+    """The model of a run, the recordings below `data` and the names of their actions; says what could be read."""
+    from como_core.formats.sources import open_sources
+    from como_core.interface import load_interface
+    from como_core.motion.measure.evaluate import action_names
+    from como_core.motion.model import load_motion
+    from como_core.training.progress import track
+
+    model = load_motion(run, device)
+    given = load_interface(interface) if interface else None
+    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
+    print(sources.summary())
+    return model, sources.episodes, action_names(sources.episodes, given)

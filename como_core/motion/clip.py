@@ -158,6 +158,7 @@ class _Buffer:
     def __init__(self) -> None:
         self.start = self.stop = 0
         self.pixels = self.features = torch.zeros(0)
+        self._last: torch.Tensor | None = None
 
     def add(self, pixels: torch.Tensor, features: torch.Tensor) -> np.ndarray:
         """Append frames; returns the root mean square difference of each frame to the one before it, if there is one.
@@ -168,8 +169,6 @@ class _Buffer:
         self.features = features if self.start == self.stop else torch.cat([self.features, features])
         self.stop += len(pixels)
         return (joined[1:] - joined[:-1]).square().flatten(1).mean(dim=1).sqrt().cpu().numpy()
-
-    _last: torch.Tensor | None = None
 
     def keep_from(self, frame: int) -> None:
         """Forget the frames before `frame`."""

@@ -150,8 +150,8 @@ class MotionModel(nn.Module):
 
         first, second  pixels [B, 3, H, W];  grids  what `features` said of them;  latent  z [B, D]
 
-        In pixels where the model predicts them, else in features. Changes that are no more than noise count as not
-        rebuilt: how well those are rebuilt says nothing.
+        In pixels where the model predicts them, else in features. Noise is added to the change that is divided by, so
+        that where next to nothing changes the error alone counts.
         """
         predicted = self.forward_dynamics(first, latent, grids[0][:, :self.backbone.width])
         if "pixels" in predicted:
