@@ -18,6 +18,7 @@ from como_core.control.status import Command, Phase, Settings
 from como_core.control.worker import Inference, InferenceWorker
 from como_core.errors import ComoError
 from como_core.interface import Interface
+from como_ros.chunk_topic import ChunkTopic
 from como_ros.diagnostics import diagnostics
 from como_ros.messages import NS_PER_S
 from como_ros.policy_io import Inputs, Outputs
@@ -32,7 +33,7 @@ class PolicyLoop:
 
     Callbacks store, one thread infers, a timer on the node's clock sends, and a timer on the wall watches the streams,
     because a simulation that dies takes the node's clock with it. Everything but `_answer` runs in the executor's
-    thread, and only that thread publishes: after `deactivate` returns, nothing does.
+    thread, and only that thread sends commands: after `deactivate` returns, nothing does.
 
     Raises ComoError where the interface's command target or limits cannot be served.
     """
@@ -46,6 +47,8 @@ class PolicyLoop:
         with ExitStack() as stack:
             self._outputs = Outputs(node, interface.action)
             stack.callback(self._outputs.close)
+            self._chunks = ChunkTopic(node, interface.action)
+            stack.callback(self._chunks.close)
             self._worker = InferenceWorker(policy, self._answer)
             stack.callback(self._worker.close)
             self._inputs = Inputs(node, interface, self.controller, self._ask)
@@ -119,6 +122,8 @@ class PolicyLoop:
         if error is not None and not isinstance(error, ComoError):
             self._node.get_logger().error("".join(traceback.format_exception(error)))
         self.controller.answer(inference, self._now_s())
+        if self._active:
+            self._chunks.publish(inference)
 
     def _send_due(self) -> None:
         self._send(self.controller.command(self._now_s(), time.monotonic()))
