@@ -1,24 +1,33 @@
-"""A thread that works ahead: order, errors at their place, and an end when nobody wants more."""
+"""A thread that works ahead: order, errors at their place, what was waited, and an end when nobody wants more."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from como_core.ahead import ahead
+from como_core.ahead import Ahead
 
 
-def test_items_come_in_order_from_another_thread() -> None:
+def test_items_come_in_order_from_one_other_thread_while_the_last_is_used() -> None:
+    """Items of 40 ms and work of 50 ms: only the first one is waited for."""
     makers: set[threading.Thread] = set()
 
-    def items() -> Iterator[int]:
-        for i in range(20):
-            makers.add(threading.current_thread())
-            yield i
+    def slow(i: int) -> int:
+        makers.add(threading.current_thread())
+        time.sleep(0.04)
+        return i
 
-    assert list(ahead(items(), depth=2)) == list(range(20))
+    with Ahead(map(slow, range(6)), depth=1) as items:
+        used = []
+        for item in items:
+            used.append(item)
+            time.sleep(0.05)
+        assert list(items) == [], "asking again is no wait for ever"
+    assert used == list(range(6))
+    assert 0.02 < items.waited_s < 0.12
     assert len(makers) == 1
     assert threading.current_thread() not in makers
 
@@ -28,10 +37,10 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("broken")
 
-    found = ahead(items())
-    assert next(found) == 1
-    with pytest.raises(ValueError, match="broken"):
-        next(found)
+    with Ahead(items()) as found:
+        assert next(found) == 1
+        with pytest.raises(ValueError, match="broken"):
+            next(found)
 
 
 def test_no_more_than_the_depth_is_made_in_advance_and_the_thread_ends_with_its_user() -> None:
@@ -45,9 +54,8 @@ def test_no_more_than_the_depth_is_made_in_advance_and_the_thread_ends_with_its_
                 ahead_of_use.set()
             yield i
 
-    found = ahead(items(), depth=2)
-    assert next(found) == 0
-    assert ahead_of_use.wait(10), "two in the queue and the one that waits for room"
-    found.close()  # type: ignore[attr-defined]
+    with Ahead(items(), depth=2) as found:
+        assert next(found) == 0
+        assert ahead_of_use.wait(10), "two in the queue and the one that waits for room"
     assert len(made) <= 5
     assert not any(thread.name == "ahead" for thread in threading.enumerate())

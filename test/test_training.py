@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch import nn
 from como_core import config
 from como_core.errors import ComoError
 from como_core.interface import load_interface
-from como_core.training.ahead import Ahead
 from como_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from como_core.training.loop import LoopConfig, TrainingError, fit
 
@@ -153,38 +151,6 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         save_checkpoint(tmp_path / "file" / "run", NetConfig(), {"w": torch.ones(2)})
-
-
-def test_batches_are_drawn_while_the_step_before_is_computed() -> None:
-    """Steps of 50 ms and batches of 40 ms: only the first one is waited for."""
-    threads = set()
-
-    def draw(step: int) -> int:
-        threads.add(threading.get_ident())
-        time.sleep(0.04)
-        return step
-
-    with Ahead(draw, range(3, 9)) as batches:
-        drawn = []
-        for batch in batches:
-            drawn.append(batch)
-            time.sleep(0.05)
-    assert drawn == [3, 4, 5, 6, 7, 8]
-    assert batches.waited_s < 0.1
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
-
-
-def test_what_drawing_raises_comes_at_its_own_step() -> None:
-    def draw(step: int) -> int:
-        if step == 2:
-            raise TrainingError("broken")
-        return step
-
-    with Ahead(draw, range(4)) as batches:
-        assert [next(batches), next(batches)] == [0, 1]
-        with pytest.raises(TrainingError, match="broken"):
-            next(batches)
 
 
 def test_what_was_waited_for_data_is_in_the_history(tmp_path: Path) -> None:

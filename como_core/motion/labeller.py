@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from como_core.ahead import ahead
+from como_core.ahead import Ahead
 from como_core.episode import Episode
 from como_core.errors import ComoError, OutputError
 from como_core.formats.bag_layout import is_bag
@@ -100,18 +100,19 @@ class Labeller:
     def label(self, sources: Iterable[Path], tick: Callable[[int], None] = lambda frames: None) -> Iterator[Outcome]:
         """The outcome of each of `sources`, in their order; `tick` is told of frames as they are encoded."""
         opened: _Opened | None = None
-        for item in ahead(self._decoded(sources)):
-            if isinstance(item, Outcome):
-                yield item
-            elif isinstance(item, _Opened):
-                opened = item
-            elif isinstance(item, np.ndarray):
-                assert opened is not None
-                opened.encoder.add(item)
-                tick(len(item))
-            else:
-                assert opened is not None
-                yield self._close(opened)
+        with Ahead(self._decoded(sources)) as items:
+            for item in items:
+                if isinstance(item, Outcome):
+                    yield item
+                elif isinstance(item, _Opened):
+                    opened = item
+                elif isinstance(item, np.ndarray):
+                    assert opened is not None
+                    opened.encoder.add(item)
+                    tick(len(item))
+                else:
+                    assert opened is not None
+                    yield self._close(opened)
 
     def _decoded(self, sources: Iterable[Path]) -> Iterator[_Opened | np.ndarray | _Closed | Outcome]:
         """For each recording its opening, its frames and its end; or the outcome, where there is nothing to encode."""

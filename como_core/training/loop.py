@@ -27,8 +27,8 @@ from accelerate.utils import gather_object, send_to_device
 from torch import nn
 
 from como_core import config as configuration
+from como_core.ahead import Ahead
 from como_core.errors import ComoError
-from como_core.training.ahead import Ahead
 from como_core.training.ema import Ema
 from como_core.training.progress import Progress
 from como_core.training.ranks import Device, join, mean_over_ranks, on_cpu, wait_for_all
@@ -112,7 +112,7 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     """Train `model` in place and return its loss curve; the model ends in eval mode, with averaged weights where asked.
 
     sample    draws a batch (nested dicts, lists and tensors) from a numpy generator; `config.batch_size` is for it to
-              respect. It is called in a thread, one step ahead. To train in several processes it takes a slice as well,
+              respect. It is called in a thread, a step or two ahead. To train in several processes it takes a slice as well,
               `part`, and returns those items of the batch. A mapping's key "source" (list of str) is named when the
               batch yields NaN
     loss      scalar terms of a batch; the one under "loss" is minimised, the others are logged. Of several processes
@@ -144,7 +144,7 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
         accelerator.init_trackers("tensorboard")
         run = _Run(accelerator, wrapped, model, optimiser, ema, config, directory, ident, history)
         each = 1 if unit == "steps" else config.batch_size
-        with (torch.random.fork_rng(), Ahead(run.draw(sample), range(done, config.steps)) as batches,
+        with (torch.random.fork_rng(), Ahead(map(run.draw(sample), range(done, config.steps)), depth=1) as batches,
               Progress(config.steps * each, title, unit, done * each) as progress):
             run.steps(done, batches, loss, progress, each)
         for tracker in accelerator.trackers:  # end_training would part the processes as well
@@ -168,7 +168,7 @@ class _Run:
     identity: dict[str, Any]
     history: History
 
-    def steps(self, done: int, batches: Ahead, loss: Loss, progress: Progress, each: int) -> None:
+    def steps(self, done: int, batches: Ahead[Any], loss: Loss, progress: Progress, each: int) -> None:
         """Steps `done` .. config.steps; the window of averaged losses is closed before each save."""
         config, window, start = self.config, _Window(), time.monotonic() - self.history.seconds
         waited = self.history.waited_s
