@@ -16,6 +16,8 @@ from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
+_END: tuple[str, Any] = ("end", None)
+
 _POLL_S = 0.1  # how long a thread that is no longer wanted may take to notice
 
 
@@ -41,10 +43,11 @@ class Ahead(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         start = time.monotonic()
-        kind, value = ("end", None) if self._ended else self._made.get()
+        kind, value = _END if self._ended else self._made.get()
         self.waited_s += time.monotonic() - start
         if kind == "item":
-            return value  # type: ignore[no-any-return]
+            made: T = value
+            return made
         self._ended = True
         if kind == "error":
             raise value
@@ -61,7 +64,7 @@ class Ahead(Iterator[T], Generic[T]):
                 self._put("item", item)
                 if self._unwanted.is_set():
                     return
-            self._put("end")
+            self._put(*_END)
         except BaseException as error:  # noqa: BLE001 - it is raised where the items are used
             self._put("error", error)
 
