@@ -35,13 +35,13 @@ class Split:
 
 
 SPLITS = {
-    "train": Split(TRAIN_TASKS, range(1000, 1024)),  # read as video
+    "train": Split(TRAIN_TASKS, range(1000, 1048)),  # read as video
     "demonstrations": Split(TRAIN_TASKS, range(5)),  # the few labels of the rows that use some
-    "development": Split(TRAIN_TASKS, range(3000, 3006)),  # for the search of como-plus
-    "test": Split(TRAIN_TASKS, range(4000, 4008)),
-    "held-out tasks": Split(HELD_OUT_TASKS, range(4000, 4012)),
-    "held-out camera": Split(tuple(f"{task}@left" for task in TRAIN_TASKS), range(4000, 4005)),
-    "other robot": Split(FETCH_TASKS, range(4000, 4020)),
+    "development": Split(TRAIN_TASKS, range(3000, 3010)),  # for the search of como-plus
+    "test": Split(TRAIN_TASKS, range(4000, 4024)),
+    "held-out tasks": Split(HELD_OUT_TASKS, range(4000, 4024)),
+    "held-out camera": Split(tuple(f"{task}@left" for task in TRAIN_TASKS), range(4000, 4010)),
+    "other robot": Split(FETCH_TASKS, range(4000, 4040)),
 }
 
 

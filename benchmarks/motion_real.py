@@ -65,7 +65,7 @@ def person_and_robot(preset: str, seed: int, shared: Path, work: Path) -> list[R
     others = [e for e in clips if "uniskill" not in e.source]
     config = with_options(load_preset(preset), **{"gap_s": 0.3, "loop.seed": seed})
     model, _ = train(others, config, work / "runs" / f"pair-{preset}-{seed}", cache=work / "cache")
-    z = {who: _by_phase(label_clip(model, episode)[0], episode) for who, episode in pair.items()}
+    z = {who: _by_phase(label_clip(model, episode).latent, episode) for who, episode in pair.items()}
     same = _cosines(z["human"], z["robot"])
     shifts = np.random.default_rng(0).integers(1, len(z["human"]), RESAMPLES)
     floor = np.array([_cosines(z["human"], np.roll(z["robot"], shift, axis=0)) for shift in shifts])

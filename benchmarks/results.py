@@ -21,17 +21,19 @@ Row = dict[str, Any]
 
 FOLDER = Path(__file__).parent / "results"
 _SAME = ("preset", "split", "section", "features", "metric")
+_RUN = ("preset", "seed", "command")
+_COLUMNS = ("split", "section", "features", "metric", "mean", "low", "high", "n", "verdict")
 
 
 class Results:
-    """Flat rows of `Evaluation.flat_rows`, each with the "seed" of its training."""
+    """Flat rows of `Evaluation.flat_rows`, each with the "seed" of its training; on disk by run."""
 
     def __init__(self, name: str) -> None:
         self.runs, self.table = FOLDER / f"{name}_runs.json", FOLDER / f"{name}_table.json"
 
     def done(self) -> set[tuple[str, int]]:
         """Name and seed of the runs that need not be done again."""
-        return {(row["preset"], row["seed"]) for row in _read(self.runs)}
+        return {(run["preset"], run["seed"]) for run in _read(self.runs)}
 
     def averaged(self) -> list[Row]:
         """The rows of the table."""
@@ -42,9 +44,28 @@ class Results:
         FOLDER.mkdir(exist_ok=True)
         with (FOLDER / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            known = _read(self.runs) + rows
+            known = [*_read(self.runs), *_folded(rows)]
             _write(self.runs, known)
-            _write(self.table, averaged(known))
+            _write(self.table, averaged([row for run in known for row in _unfolded(run)]))
+
+
+def _folded(rows: list[Row]) -> list[dict[str, Any]]:
+    """Rows by the run that they are of, what is the same in all of a run said once."""
+    runs: dict[tuple[Any, ...], list[list[Any]]] = {}
+    for row in rows:
+        runs.setdefault(tuple(row[key] for key in _RUN), []).append([_short(row[key]) for key in _COLUMNS])
+    return [{**dict(zip(_RUN, run, strict=True)), "columns": list(_COLUMNS), "rows": found}
+            for run, found in runs.items()]
+
+
+def _short(value: Any) -> Any:
+    """Six digits of a number: more than any interval here needs."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _unfolded(run: dict[str, Any]) -> list[Row]:
+    return [{**{key: run[key] for key in _RUN}, "seeds": 1, **dict(zip(run["columns"], row, strict=True))}
+            for row in run["rows"]]
 
 
 def averaged(rows: list[Row]) -> list[Row]:
@@ -77,7 +98,7 @@ def _read(path: Path) -> list[Row]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def _write(path: Path, rows: list[Row]) -> None:
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     part = path.with_suffix(".part")
     part.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
     os.replace(part, path)
