@@ -98,6 +98,12 @@ LAUNCHES: dict[str, Launch] = {
         Argument("interface", "", "Interface YAML; empty: the packaged metaworld.yaml"),
         Argument("output", "bags", "Folder for the bags"),
         Argument("storage", "mcap", "Format of the bags", choices=("mcap", "sqlite3")),
+        Argument("compress", "none", "Raw pictures as they are, small (jpeg changes pixels) or exact (png)",
+                 choices=("none", "jpeg", "png")),
+        Argument("jpeg_quality", 95, "Quality of jpeg, 1 to 100"),
+        Argument("flush_interval_s", 1.0, "What is older survives a crash or a power loss, s"),
+        Argument("instruction", "", "What the robot is asked to do, until the instruction topic says otherwise"),
+        Argument("joy_buttons", "", "Joystick buttons, such as \"start:7 stop:6 success:0 failure:2\"; empty: none"),
         _SIM_TIME,
     )),
 }

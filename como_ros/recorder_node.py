@@ -2,53 +2,68 @@
 
     ros2 run como_ros recorder_node --ros-args -p interface:=config/interfaces/metaworld.yaml -p output:=bags
 
-Messages are stored as the bytes that arrived. An episode is kept whole or not at all.
+Messages are stored as the bytes that arrived, pictures compressed where that is asked for. An episode is kept whole or
+not at all; what a crash has cut off is recovered at the next start.
 
-    subscribes  every topic of the interface; instruction (latched)
-    serves      record/start, record/stop, record/discard (std_srvs/Trigger)
+    subscribes  every topic of the interface; instruction (latched); record/button (std_msgs/String: a verb); joy
+    publishes   /diagnostics at 1 Hz
+    serves      record/start, stop, discard, success, failure (std_srvs/Trigger)
                 start waits for a publisher of every topic and is refused with the name of the topic that has none;
-                stop answers JSON {path, messages, seconds, instruction, warnings}, or is refused with the name of a
-                topic that was silent and leaves nothing; discard leaves nothing
+                stop answers JSON {path, messages, seconds, instruction, success, faults, warnings}, or is refused with
+                the name of a topic that was silent and leaves nothing; discard leaves nothing; success and failure
+                label the episode that is being recorded or, after it, the last one
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
-from rclpy.subscription import Subscription
-from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from como_core.errors import ComoError
+from como_core.formats import episode_index
+from como_core.formats.bag_compress import ImageCompression
+from como_core.formats.bag_recovery import PART, Recovered, cut_bags, recover
+from como_core.formats.episode_index import EpisodeEntry
 from como_core.formats.rosbag import BagWriter
-from como_core.interface import Camera, StateStream
-from como_ros import qos
-from como_ros.messages import message_class
+from como_ros import qos, recorder_diagnostics
 from como_ros.parameters import INTERFACE, Parameter, declare, interface_of
-from como_ros.recording import RecordedTopic, Recording
+from como_ros.recorder_folder import next_path
+from como_ros.recorder_remote import RecorderRemote
+from como_ros.recorder_topics import RecorderTopics
+from como_ros.recording import Finished, Recording
 from como_ros.running import run_node, spin
+from como_ros.waiting import Waiting
 
-POLL_S = 0.02
 # Time for what was sent just before a call to arrive: an instruction at the start, the last messages at the end.
 SETTLE_S = 0.1
+DIAGNOSTICS_PERIOD_S = 1.0
 PARAMETERS = (
     INTERFACE,
     Parameter("output", "bags", "Folder for the bags, made where missing; applied at record/start"),
     Parameter("storage", "mcap", "mcap or sqlite3; applied at record/start"),
+    Parameter("compress", "none", "Raw pictures as none, jpeg (small, changes pixels) or png (exact); applied at "
+              "record/start"),
+    Parameter("jpeg_quality", 95, "Quality of jpeg; applied at record/start", low=1, high=100),
+    Parameter("flush_interval_s", 1.0, "What is older survives a crash or a power loss; applied at record/start",
+              unit="s", low=0.05, high=60.0),
     Parameter("publisher_timeout_s", 5.0, "How long record/start waits for a publisher of every topic", unit="s",
               low=0.0, high=600.0),
+    Parameter("instruction", "", "What the robot is asked to do, until the instruction topic says otherwise",
+              read_only=True),
+    Parameter("joy_buttons", "", "Buttons of a joystick on joy, such as \"start:7 stop:6 discard:1 success:0 "
+              "failure:2\"; empty: none", read_only=True),
 )
 
 
@@ -57,50 +72,40 @@ class RecorderNode(Node):
 
     def __init__(self) -> None:
         super().__init__("recorder_node")
-        self._interface = interface_of(declare(self, PARAMETERS))
+        values = declare(self, PARAMETERS)
+        self._interface = interface_of(values)
         self._recording: Recording | None = None
-        self._instruction: str | None = None
-        self._held_gripper: tuple[str, bytes] | None = None
-        self._mismatches: dict[str, str] = {}
-        self._sources: dict[str, Subscription[Any]] = {}
-        self._topics = self._listen()
+        self._label: bool | None = None
+        self._last: tuple[Path, EpisodeEntry] | None = None
+        self._instruction: str | None = values["instruction"] or None
+        self._recovery: threading.Thread | None = None
+        self._topics = RecorderTopics(self, self._interface, self._take)
         qos.subscribe(self, String, "instruction", self._on_instruction, qos.latched())
         # record/start waits without blocking the subscriptions, and no second call comes in between.
-        services = MutuallyExclusiveCallbackGroup()
-        self._polling = ReentrantCallbackGroup()
-        for name, answer in (("start", self._start), ("stop", self._stop), ("discard", self._discard)):
-            self.create_service(Trigger, f"record/{name}", _service(answer), callback_group=services)
+        verbs_group = MutuallyExclusiveCallbackGroup()
+        self._waiting = Waiting(self)
+        verbs = {"start": self._start, "stop": self._stop, "discard": self._discard,
+                 "success": self._success, "failure": self._failure}
+        for name, answer in verbs.items():
+            self.create_service(Trigger, f"record/{name}", _service(answer), callback_group=verbs_group)
+        RecorderRemote(self, verbs, values["joy_buttons"], verbs_group)
+        self._report = qos.publish(self, DiagnosticArray, "/diagnostics", qos.command(10))
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._recover(Path(values["output"]).expanduser().absolute())
 
     def close(self) -> None:
-        """Leave no half-written bag."""
+        """End as record/stop does: an episode under way is kept where it is whole."""
+        if self._recovery is not None:
+            self._recovery.join()
         if self._recording is not None:
-            self._recording.discard()
+            try:
+                self._keep(self._end())
+            except ComoError as error:
+                print(f"como: {error}", file=sys.stderr)
 
-    def _listen(self) -> tuple[RecordedTopic, ...]:
-        action = self._interface.action
-        streams: tuple[Camera | StateStream, ...] = (*self._interface.cameras.values(), *self._interface.state.values())
-        topics = [self._record(s.topic, s.type, s.rate_hz, qos.recording()) for s in streams]
-        topics.append(self._record(action.topic, action.type, action.rate_hz, qos.command(depth=200)))
-        if action.gripper:
-            topics.append(self._record(action.gripper.topic, "std_msgs/msg/Float64", None, qos.command(depth=200)))
-        return tuple(topics)
-
-    def _record(self, topic: str, type_name: str, rate_hz: float | None, profile: Any) -> RecordedTopic:
-        name = self.resolve_topic_name(topic)
-        on_change = rate_hz is None
-
-        def store(cdr: bytes) -> None:
-            if on_change:
-                self._held_gripper = (name, cdr)
-            if self._recording is not None:
-                self._recording.take(name, self.get_clock().now().nanoseconds, cdr)
-
-        def mismatch(text: str) -> None:
-            self._mismatches[name] = text
-
-        self._sources[name] = qos.subscribe(self, message_class(type_name), topic, store, profile, raw=True,
-                                            on_incompatible=mismatch)
-        return RecordedTopic(name, type_name, rate_hz)
+    def _take(self, topic: str, cdr: bytes) -> None:
+        if self._recording is not None:
+            self._recording.take(topic, self.get_clock().now().nanoseconds, cdr)
 
     def _on_instruction(self, message: String) -> None:
         if self._recording is not None and message.data != self._instruction:
@@ -111,23 +116,21 @@ class RecorderNode(Node):
     async def _start(self) -> str:
         if self._recording is not None:
             raise ComoError(f"{self._recording.path} is being recorded; call record/stop or record/discard first")
-        timeout_s = self.get_parameter("publisher_timeout_s").value
-        await self._until(lambda: not self._unheard(), timeout_s)
-        unheard = self._unheard()
-        if unheard:
-            name, kind = unheard[0].name, unheard[0].type
-            raise ComoError(self._mismatches.get(name) or
-                            f"topic {name!r} has no publisher of {kind} after {timeout_s:g} s; start its node, "
-                            "or mend the topic in the interface")
-        await self._until(lambda: False, SETTLE_S)
+        timeout_s = self._value("publisher_timeout_s")
+        await self._waiting.until(lambda: not self._topics.unheard(), timeout_s)
+        if unheard := self._topics.unheard():
+            raise ComoError(f"{self._topics.why_unheard(unheard[0])} (waited {timeout_s:g} s)")
+        await self._waiting.seconds(SETTLE_S)
         now_ns = self.get_clock().now().nanoseconds
         if now_ns == 0:
             raise ComoError("use_sim_time is set, and nobody publishes /clock; start the simulation first")
-        bag = BagWriter(self._next_path(), self._interface, self._instruction, self._storage())
-        self._recording = Recording(bag, self._topics, self._instruction, self._log_error)
-        if self._held_gripper is not None:
-            # Sent on change only, so what holds now may have been said before.
-            name, cdr = self._held_gripper
+        storage, codec = self._choice("storage", "mcap", "sqlite3"), self._choice("compress", "none", "jpeg", "png")
+        compression = None if codec == "none" else ImageCompression(codec, self._value("jpeg_quality"))
+        bag = BagWriter(next_path(self._value("output")), self._interface, self._instruction, storage)
+        self._label = None
+        self._recording = Recording(bag, self._topics.all, self._instruction, self._log_error,
+                                    self._value("flush_interval_s"), compression)
+        for name, cdr in self._topics.held.items():
             self._recording.take(name, now_ns, cdr)
         if self._instruction is None:
             self.get_logger().warning("no instruction was published; the episode will have none")
@@ -139,17 +142,40 @@ class RecorderNode(Node):
     async def _stop(self) -> str:
         if self._recording is not None:
             self._recording.end_at(self.get_clock().now().nanoseconds)
-            await self._until(lambda: False, SETTLE_S)
-        finished = self._end().finish()
-        for warning in finished.warnings:
-            self.get_logger().warning(warning)
-        self.get_logger().info(f"kept {finished.path}: {sum(finished.messages.values())} messages")
-        return json.dumps(dataclasses.asdict(finished))
+            await self._waiting.seconds(SETTLE_S)
+        finished, entry = self._keep(self._end())
+        for text in finished.audit.faults:
+            self.get_logger().error(f"{finished.path}: {text}")
+        for text in finished.audit.warnings:
+            self.get_logger().warning(text)
+        self.get_logger().info(f"kept {finished.path}: {entry.messages} messages in {entry.seconds:.1f} s, audit "
+                               f"{'found faults' if entry.faults else 'found no fault'}")
+        return json.dumps({"path": finished.path, "messages": finished.messages, "seconds": entry.seconds,
+                           "instruction": entry.instruction, "success": entry.success, "faults": entry.faults,
+                           "warnings": entry.warnings})
 
     async def _discard(self) -> str:
         recording = self._end()
         recording.discard()
         return f"discarded {recording.path}"
+
+    async def _success(self) -> str:
+        return self._say(True)
+
+    async def _failure(self) -> str:
+        return self._say(False)
+
+    def _say(self, success: bool) -> str:
+        """Label the episode under way, or the last one."""
+        word = "a success" if success else "a failure"
+        if self._recording is not None:
+            self._label = success
+            return f"{self._recording.path.name} will be {word}"
+        if self._last is None:
+            raise ComoError("there is no episode to label; call record/start first")
+        folder, entry = self._last
+        self._last = folder, episode_index.label(folder, entry.name, success)
+        return f"{entry.name} is {word}"
 
     def _end(self) -> Recording:
         if self._recording is None:
@@ -157,42 +183,39 @@ class RecorderNode(Node):
         recording, self._recording = self._recording, None
         return recording
 
-    def _unheard(self) -> list[RecordedTopic]:
-        return [topic for topic in self._topics if not self._sources[topic.name].get_publisher_count()]
+    def _keep(self, recording: Recording) -> tuple[Finished, EpisodeEntry]:
+        """Close the bag and add it to the index of its folder. Raises ComoError where the episode is refused."""
+        finished = recording.finish()
+        path, audit = Path(finished.path), finished.audit
+        entry = EpisodeEntry(path.name, finished.start_s, audit.seconds, sum(finished.messages.values()),
+                             finished.instruction, self._label, audit.faults, audit.warnings)
+        episode_index.append_entry(path.parent, entry)
+        self._last = path.parent, entry
+        return finished, entry
 
-    def _storage(self) -> Any:
-        storage = self.get_parameter("storage").value
-        if storage not in ("mcap", "sqlite3"):
-            raise ComoError(f"parameter 'storage': expected mcap or sqlite3, got {storage!r}")
-        return storage
+    def _recover(self, output: Path) -> None:
+        """Save, beside the work, the episodes that a crash has cut off in the output folder."""
+        cuts = [cut for cut in cut_bags(output) if cut.suffix == PART] if output.is_dir() else []
+        if cuts:
+            self._recovery = threading.Thread(target=recover, args=(cuts, self._tell), name="recovery")
+            self._recovery.start()
 
-    def _next_path(self) -> Path:
-        """The next free episode_NNNN below the output folder. Raises ComoError where the folder cannot be used."""
-        output = Path(self.get_parameter("output").value).expanduser().absolute()
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            numbers = [int(found[1]) for entry in output.iterdir()
-                       if (found := re.fullmatch(r"episode_(\d+)(\.part)?", entry.name))]
-        except OSError as error:
-            raise ComoError(f"output folder {output} cannot be used: {error.strerror}; set parameter 'output' of "
-                            f"{self.get_name()} to a folder that can be written") from error
-        return output / f"episode_{max(numbers, default=-1) + 1:04d}"
+    def _tell(self, found: Recovered) -> None:
+        self.get_logger().warning(f"an episode was cut off by a crash: {found.summary()}")
 
-    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """Serve other callbacks until `condition` holds or `timeout_s` of wall time are over."""
-        done: Future[None] = Future(executor=self.executor)
-        end = time.monotonic() + timeout_s
+    def _diagnose(self) -> None:
+        self._report.publish(recorder_diagnostics.report(
+            self.get_name(), self._interface.name, self.get_clock().now().to_msg(), self._recording, self._last,
+            self._topics))
 
-        def poll() -> None:
-            if not done.done() and (condition() or time.monotonic() >= end):
-                done.set_result(None)
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
 
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        timer = self.create_timer(POLL_S, poll, callback_group=self._polling, clock=steady)
-        try:
-            await done
-        finally:
-            self.destroy_timer(timer)
+    def _choice(self, name: str, *choices: str) -> Any:
+        value = self._value(name)
+        if value not in choices:
+            raise ComoError(f"parameter {name!r}: expected {' or '.join(choices)}, got {value!r}")
+        return value
 
 
 def _service(answer: Callable[[], Any]) -> Callable[[Trigger.Request, Trigger.Response], Any]:

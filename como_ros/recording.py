@@ -4,62 +4,76 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from como_core.errors import ComoError
+from como_core.formats.bag_audit import AUDIT_FILE, Audit, AuditReport, RecordedTopic
+from como_core.formats.bag_compress import COMPRESSED_SUFFIX, COMPRESSED_TYPE, RAW_TYPE, ImageCompression
+from como_core.formats.bag_streams import serialized_stamp_ns
 from como_core.formats.rosbag import BagWriter
-from como_ros.messages import NS_PER_S, serialized_stamp_ns
+from como_ros.messages import NS_PER_S
 
 # Seconds of messages at some hundred a second: a disk that is further behind than this does not catch up.
 QUEUE_SIZE = 4000
 # Beyond this distance a header stamp and the recorder's clock are of different clocks, not of a slow network.
 FOREIGN_CLOCK_S = 2.0
-# Below this share of the interface's rate a stream is called sparse in the answer.
-SPARSE_SHARE = 0.8
-
-
-@dataclass(frozen=True)
-class RecordedTopic:
-    """A topic that every episode must hold.
-
-    rate_hz is None where messages have no header and come on change only.
-    """
-
-    name: str
-    type: str
-    rate_hz: float | None = None
+# A clock that goes back by more was set: times before and after it are not of one episode.
+CLOCK_SET_BACK_S = 0.1
+# A message may just have missed a flush, and a flush takes its time: twice as often keeps the promise.
+FLUSHES_PER_INTERVAL = 2
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A bag that passed the audit: messages per topic, its length, and which streams came in too slowly."""
+    """A bag that was kept.
+
+    messages  per topic as recorded;  start_s  log time of the first, seconds of the recorder's clock
+    """
 
     path: str
     messages: Mapping[str, int]
-    seconds: float
+    start_s: float
     instruction: str | None
-    warnings: tuple[str, ...]
+    audit: AuditReport
 
 
 class Recording:
     """Writes messages in the order of `take`; `finish` keeps the bag only where every topic was heard.
 
-    on_error is called once, from the writing thread, when the disk takes no more.
+    flush_interval_s  what is older is on the disk, and survives a crash or a power loss
+    compression       of raw pictures; None stores the bytes that arrived
+    on_error          called once, from the writing thread, when this episode is not to be kept
     """
 
     def __init__(self, bag: BagWriter, topics: tuple[RecordedTopic, ...], instruction: str | None,
-                 on_error: Callable[[str], None]) -> None:
+                 on_error: Callable[[str], None], flush_interval_s: float,
+                 compression: ImageCompression | None = None) -> None:
         self.path = bag.path
-        self._bag, self._topics, self._instruction, self._on_error = bag, topics, instruction, on_error
+        self._bag, self._instruction, self._on_error = bag, instruction, on_error
+        self._compression, self._flush_s = compression, flush_interval_s / FLUSHES_PER_INTERVAL
         self._by_name = {topic.name: topic for topic in topics}
-        self._first_ns: int | None = None
-        self._last_ns = 0
+        self._audit = Audit(topics)
         self._end_ns: int | None = None
         self._error: ComoError | None = None
         self._queue: queue.Queue[tuple[str, int, bytes] | None] = queue.Queue(QUEUE_SIZE)
         self._thread = threading.Thread(target=self._write, name="bag", daemon=True)
         self._thread.start()
+
+    @property
+    def error(self) -> str | None:
+        """Why the episode will not be kept, or None."""
+        return str(self._error) if self._error is not None else None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the disk has not taken yet."""
+        return self._queue.qsize()
+
+    def counts(self) -> dict[str, int]:
+        """Messages written so far, by topic."""
+        return {name: self._audit.count(name) for name in self._by_name}
 
     def take(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
         """Store one serialized message; never blocks."""
@@ -78,33 +92,26 @@ class Recording:
         self._end_ns = now_ns
 
     def finish(self) -> Finished:
-        """Write what waits, and close the bag. Raises ComoError, and leaves no bag, where the audit finds a fault."""
+        """Write what waits, and close the bag with its audit in it.
+
+        Raises ComoError, and leaves no bag, where a topic was silent from start to end or the episode was refused.
+        """
         self._join()
-        silent = [topic.name for topic in self._topics if not self._bag.counts.get(topic.name)]
-        if self._error is None and silent:
-            self.refuse(f"topic {silent[0]!r} was silent: no message in the episode"
-                        + (f" (nor on {', '.join(repr(name) for name in silent[1:])})" if silent[1:] else ""))
+        audit = self._audit.report(self._end_ns)
+        if self._error is None and audit.silent:
+            first, *others = audit.silent
+            self.refuse(f"topic {first!r} was silent: no message in the episode"
+                        + (f" (nor on {', '.join(map(repr, others))})" if others else ""))
         if self._error is not None:
             self._bag.discard()
             raise self._error
-        path = self._bag.close()
-        seconds = (self._last_ns - (self._first_ns or 0)) / NS_PER_S
-        messages = {topic.name: self._bag.counts[topic.name] for topic in self._topics}
-        return Finished(str(path), messages, seconds, self._instruction, self._sparse(messages, seconds))
+        path = self._bag.close({AUDIT_FILE: audit.to_json()})
+        return Finished(str(path), self.counts(), self._audit.start_ns / NS_PER_S, self._instruction, audit)
 
     def discard(self) -> None:
         """Stop, and leave no bag."""
         self._join()
         self._bag.discard()
-
-    def _sparse(self, messages: Mapping[str, int], seconds: float) -> tuple[str, ...]:
-        found = []
-        for topic in self._topics:
-            expected = seconds * (topic.rate_hz or 0.0)
-            if messages[topic.name] < SPARSE_SHARE * expected:
-                found.append(f"topic {topic.name!r}: {messages[topic.name] / seconds:.1f} messages a second, the "
-                             f"interface says {topic.rate_hz:g}: messages were lost, or the source is slow")
-        return tuple(found)
 
     def _join(self) -> None:
         self._queue.put(None)
@@ -116,25 +123,46 @@ class Recording:
             self._on_error(str(error))
 
     def _write(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._error is None:
-                try:
+        flush_at_s = time.monotonic() + self._flush_s
+        unflushed = False
+        while True:
+            try:
+                item = self._queue.get(timeout=max(0.0, flush_at_s - time.monotonic()))
+            except queue.Empty:
+                item = ("", 0, b"")
+            if item is None:
+                return
+            try:
+                if item[0] and self._error is None:
                     self._write_one(*item)
-                except ComoError as error:
-                    self._fail(error)
+                    unflushed = True
+                if time.monotonic() >= flush_at_s:
+                    flush_at_s = time.monotonic() + self._flush_s
+                    if unflushed and self._error is None:
+                        self._bag.flush()
+                        unflushed = False
+            except ComoError as error:
+                self._fail(error)
 
     def _write_one(self, name: str, log_ns: int, cdr: bytes) -> None:
         topic = self._by_name[name]
-        if topic.rate_hz is not None:
+        sent_ns = None
+        if topic.stamped:
             sent_ns = serialized_stamp_ns(cdr)
             self._require_one_clock(name, sent_ns, log_ns)
             if self._end_ns is not None and sent_ns > self._end_ns:
                 return
         if self._end_ns is not None:
             log_ns = min(log_ns, self._end_ns)
-        self._bag.write(name, topic.type, log_ns, cdr)
-        self._first_ns = log_ns if self._first_ns is None else self._first_ns
-        self._last_ns = log_ns
+        back_s = (self._audit.last_ns - log_ns) / NS_PER_S
+        if back_s > CLOCK_SET_BACK_S:
+            raise ComoError(f"{self.path}: the clock went back by {back_s:.1f} s in the midst of the episode; "
+                            "the episode is dropped")
+        if self._compression is not None and topic.type == RAW_TYPE:
+            self._bag.write(name + COMPRESSED_SUFFIX, COMPRESSED_TYPE, log_ns, self._compression.compress(name, cdr))
+        else:
+            self._bag.write(name, topic.type, log_ns, cdr)
+        self._audit.add(name, log_ns, sent_ns)
 
     def _require_one_clock(self, name: str, sent_ns: int, log_ns: int) -> None:
         """Messages without a header are placed in time by the recorder's clock, which must be that of the others."""

@@ -109,14 +109,23 @@ def _die_while_recording(path, robot):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_a_killed_recorder_leaves_is_no_bag_and_gives_way(tmp_path, robot):
+def test_what_a_killed_recorder_leaves_is_no_bag_and_is_not_replaced(tmp_path, robot):
     recorder = multiprocessing.get_context("spawn").Process(target=_die_while_recording, args=(tmp_path / "a", robot))
     recorder.start()
     recorder.join(timeout=60)
     assert recorder.exitcode == -signal.SIGKILL
     assert os.listdir(tmp_path) == ["a.part"]
-    write(tmp_path / "a", robot, count=1)
-    assert os.listdir(tmp_path) == ["a"]
+    with pytest.raises(BagError, match="a.part: holds an episode that a crash has cut off.*como data recover"):
+        write(tmp_path / "a", robot, count=1)
+    assert os.listdir(tmp_path) == ["a.part"]
+
+
+def test_one_name_is_written_by_one_writer(tmp_path, robot):
+    bag = BagWriter(tmp_path / "a", robot, None)
+    with pytest.raises(BagError, match="a: is being written by another process"):
+        BagWriter(tmp_path / "a", robot, None)
+    bag.write("/x", FLOAT, 0, number(1))
+    assert bag.close().is_dir(), "the first is not disturbed"
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

@@ -14,16 +14,17 @@ from mcap.reader import make_reader
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.serialization import serialize_message
-from ros_client import LATCHED, TIMEOUT_S, RosClient
+from ros_client import LATCHED, RosClient
 from rosbags.rosbag2 import Reader
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
+from como_core.formats.episode_index import INDEX
 from como_core.interface import load_interface
 from como_core.resources import resource
 from como_ros.images import image_message
 from como_ros.messages import message_class, state_message, twist_message
-from como_ros.processes import NodeProcess, wait_until
+from como_ros.processes import NodeProcess
 
 INTERFACE = load_interface(resource("config/interfaces/metaworld.yaml"))
 CAMERA, POSE, GRIPPER = INTERFACE.cameras["front"], INTERFACE.state["ee_pose"], INTERFACE.state["gripper"]
@@ -68,6 +69,10 @@ def mcap_messages(bag: Path) -> dict[str, list[bytes]]:
             for _, channel, message in make_reader(stream).iter_messages():
                 found.setdefault(channel.topic, []).append(message.data)
     return found
+
+
+def bags(output: Path) -> list[str]:
+    return sorted(entry.name for entry in output.iterdir() if entry.name != INDEX)
 
 
 def stop(client: RosClient) -> Trigger.Response:
@@ -115,10 +120,12 @@ def test_an_episode_is_stored_byte_by_byte(start_node: Start, tmp_path: Path) ->
             assert sum(connection.msgcount for connection in reader.connections) == 1 + 5 * 40
 
         assert client.trigger("record/start").success
-        robot.send(40)
-        assert wait_until(lambda: len(list(output.iterdir())) == 2, TIMEOUT_S)
+        for step in range(40, 45):
+            robot.send(step)
+        assert not client.trigger("record/start").success
     assert node.stop() == 0
-    assert [entry.name for entry in output.iterdir()] == ["episode_0000"], "ending the node left half a bag"
+    assert bags(output) == ["episode_0000", "episode_0001"], "Ctrl-C keeps what is whole"
+    assert mcap_messages(output / "episode_0001")["/ee_pose"] == robot.sent["/ee_pose"][40:]
     assert "Traceback" not in node.log.read_text()
 
 

@@ -69,6 +69,10 @@ COMMANDS: dict[Verb, Command] = {
         "como_core.cli.policy:train", "train a policy on a few demonstrations and any relabelled video"),
     ("policy", "eval"): Command(
         "como_core.cli.policy:evaluate", "measure a policy's success in simulation, with its interval"),
+    ("data", "recover"): Command(
+        "como_core.cli.data:recover", "save what is left of recordings that a crash cut off; originals stay"),
+    ("data", "label"): Command(
+        "como_core.cli.data:label", "say whether a recorded episode was a success"),
     ("bench",): Command(
         "como_core.cli.bench:bench", "speed and memory on this machine, against limits measured in the same run"),
     ("launch",): Command(
@@ -85,6 +89,8 @@ EXAMPLES = {
     ("relabel",): "como relabel videos/ --model runs/motion -o relabeled/",
     ("policy", "train"): "como policy train --demos bags/ --videos relabeled/ -o runs/policy",
     ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",
+    ("data", "recover"): "como data recover bags/",
+    ("data", "label"): "como data label bags/ episode_0003 success",
     ("bench",): "como bench motion -o bench_motion.json",
     ("launch",): "como launch sim env:=metaworld:drawer-open-v3",
 }

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from como_core import config
@@ -69,14 +70,19 @@ def read_note(bag: BagReader) -> EpisodeNote:
         if raw is None:
             return EpisodeNote()
         text = deserialize(raw, bag.path).data
+    return parse_note(text, bag.path)
+
+
+def parse_note(text: str, bag: Path) -> EpisodeNote:
+    """The note of its JSON text. Raises BagError, naming the bag, if it is damaged."""
     try:
         note = json.loads(text)
         if note.pop("format") != EPISODE_FORMAT:
-            raise BagError(f"{bag.path}: its note on the episode is not of the format {EPISODE_FORMAT!r}")
-        interface = config.build(Interface, note.pop("interface"), f"{bag.path}: interface")
+            raise BagError(f"{bag}: its note on the episode is not of the format {EPISODE_FORMAT!r}")
+        interface = config.build(Interface, note.pop("interface"), f"{bag}: interface")
         return EpisodeNote(interface, note.pop("instruction"), note)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BagError(f"{bag.path}: its note on the episode ({EPISODE_KEY}) is damaged: {error}") from error
+        raise BagError(f"{bag}: its note on the episode ({EPISODE_KEY}) is damaged: {error}") from error
 
 
 def only_image_topic(bag: BagReader) -> str:

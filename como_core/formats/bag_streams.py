@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -34,6 +35,15 @@ class Samples:
 def stamp_ns(message: Any) -> int:
     """Header stamp of a message, nanoseconds."""
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
+
+
+def serialized_stamp_ns(cdr: bytes) -> int:
+    """Header stamp, in nanoseconds, of a serialized message that begins with a std_msgs/Header.
+
+    CDR: four bytes of encapsulation, of which the second says little-endian (1) or big (0), then sec and nanosec.
+    """
+    sec, nanosec = struct.unpack_from("<iI" if cdr[1] else ">iI", cdr, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 def state_samples(stream: StateStream, messages: Sequence[Any], where: str) -> Samples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from como_core.formats.bag_compress import COMPRESSED_SUFFIX, COMPRESSED_TYPE, RAW_TYPE
 from como_core.formats.bag_reader import Topic
 from como_core.formats.bag_writer import BagError
 from como_core.interface import Interface
@@ -16,8 +17,9 @@ def resolve(interface: Interface, recorded: Mapping[str, Topic], bag: Path) -> d
     """Interface topic -> recorded topic, of the streams that hold messages.
 
     A relative topic `ee_pose` is found as `/ee_pose` or under one namespace, such as `/left/ee_pose`, that all streams
-    share. State and action are there with all of their topics or with none. Raises BagError, naming the topic, where a
-    camera or a part of them is missing, a type differs, or two namespaces would do.
+    share. State and action are there with all of their topics or with none. A camera of raw pictures may have been
+    recorded compressed, on `<topic>/compressed`. Raises BagError, naming the topic, where a camera or a part of them is
+    missing, a type differs, or two namespaces would do.
     """
     state = {s.topic: s.type for s in interface.state.values()}
     action = {interface.action.topic: interface.action.type}
@@ -25,6 +27,8 @@ def resolve(interface: Interface, recorded: Mapping[str, Topic], bag: Path) -> d
         action[interface.action.gripper.topic] = GRIPPER_TYPE
     cameras: dict[str, str] = {camera.topic: camera.type for camera in interface.cameras.values()}
     spoken = {name: topic for name, topic in recorded.items() if topic.count}
+    compressed = _compressed(spoken)
+    spoken |= {raw: Topic(RAW_TYPE, spoken[name].count) for raw, name in compressed.items()}
     namespace = _namespace(list(cameras), [*state, *action], spoken, bag)
     found: dict[str, str] = {}
     for group, wanted in (("camera", cameras), ("state", state), ("action", action)):
@@ -38,7 +42,14 @@ def resolve(interface: Interface, recorded: Mapping[str, Topic], bag: Path) -> d
             if spoken[present[topic]].type != type:
                 raise BagError(f"{bag}: {present[topic]!r} is {spoken[present[topic]].type}, the interface says {type}")
         found.update(present)
-    return found
+    return {topic: compressed.get(full, full) for topic, full in found.items()}
+
+
+def _compressed(spoken: Mapping[str, Topic]) -> dict[str, str]:
+    """The name that a raw topic would have -> the compressed topic that stands for it, where only that is there."""
+    names = [name for name, topic in spoken.items() if topic.type == COMPRESSED_TYPE]
+    return {raw: name for name in names if name.endswith(COMPRESSED_SUFFIX)
+            and (raw := name.removesuffix(COMPRESSED_SUFFIX)) not in spoken}
 
 
 def _full(topic: str, namespace: str) -> str:
