@@ -19,12 +19,16 @@ class Observation:
     images       camera name -> uint8 [H, W, 3], RGB
     state        float32 [S] in the interface's order, or None where the robot has none
     instruction  what the robot is asked to do, or None
+    prefix       float32 [P, A]: actions that will be carried out whatever is predicted, the first due at stamp_s and
+                 the others one control period apart; for policies that continue a motion (real-time chunking). None
+                 where nothing was commanded yet
     """
 
     stamp_s: float
     images: Mapping[str, np.ndarray]
     state: np.ndarray | None = None
     instruction: str | None = None
+    prefix: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from como_core.control.frame_loss import FrameLoss
 from como_core.control.status import Phase, Status
 from como_core.control.streams import StreamAge
 
@@ -15,15 +16,16 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 
 def diagnostics(node: str, hardware: str, stamp: Time, status: Status, timing: Mapping[str, Any],
-                faults: Mapping[str, str], output: bool) -> DiagnosticArray:
+                faults: Mapping[str, str], losses: Mapping[str, FrameLoss], output: bool) -> DiagnosticArray:
     """The whole report.
 
     timing  LoopTiming.summary()
     faults  stream name -> what is wrong with its messages or its QoS
+    losses  camera name -> its frames that never came
     output  whether commands are really sent
     """
-    statuses = [_stream(name, age, faults.get(name)) for name, age in status.ages.items()]
-    statuses += [_stream(name, None, text) for name, text in faults.items() if name not in status.ages]
+    statuses = [_stream(name, age, faults.get(name), losses.get(name)) for name, age in status.ages.items()]
+    statuses += [_stream(name, None, text, None) for name, text in faults.items() if name not in status.ages]
     statuses += [_inference(status, timing), _queue(status), _latch(status, output)]
     for item in statuses:
         item.name, item.hardware_id = f"{node}: {item.name}", hardware
@@ -32,11 +34,13 @@ def diagnostics(node: str, hardware: str, stamp: Time, status: Status, timing: M
     return array
 
 
-def _stream(name: str, age: StreamAge | None, fault: str | None) -> DiagnosticStatus:
+def _stream(name: str, age: StreamAge | None, fault: str | None, loss: FrameLoss | None) -> DiagnosticStatus:
     values = {}
     if age is not None:
         values = {"stamp_age_s": f"{age.stamp_age_s:.3f}", "arrival_age_s": f"{age.arrival_age_s:.3f}",
                   "max_age_s": f"{age.max_age_s:g}"}
+    if loss is not None:
+        values["lost_share"] = f"{loss.share:.3f}"
     if fault:
         return _status(f"stream {name}", ERROR, fault, values)
     if age is None:

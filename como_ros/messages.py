@@ -6,7 +6,6 @@ Times are integer nanoseconds, as ROS keeps them; positions are metres, angles r
 from __future__ import annotations
 
 import importlib
-import struct
 from functools import cache, reduce
 from typing import Any
 
@@ -45,13 +44,6 @@ def to_stamp(ns: int) -> Time:
     return Time(sec=ns // NS_PER_S, nanosec=ns % NS_PER_S)
 
 
-def serialized_stamp_ns(cdr: bytes) -> int:
-    """Header stamp, in nanoseconds, of a serialized message that begins with a std_msgs/Header.
-
-    CDR: four bytes of encapsulation, of which the second says little-endian (1) or big (0), then sec and nanosec.
-    """
-    sec, nanosec = struct.unpack_from("<iI" if cdr[1] else ">iI", cdr, 4)
-    return int(sec) * NS_PER_S + int(nanosec)
 
 
 def header(ns: int, frame: str = "") -> Header:
@@ -78,7 +70,7 @@ def state_message(values: np.ndarray, stream: StateStream, ns: int, frame: str =
         setattr(message, stream.field, [float(value) for value in values])
         return message
     for name, value in zip(stream.names, values, strict=True):
-        _set_field(getattr(message, _ROOT[stream.type]), name, float(value), stream.topic)
+        set_field(getattr(message, _ROOT[stream.type]), name, float(value), stream.topic)
     return message
 
 
@@ -90,7 +82,7 @@ def twist_message(values: np.ndarray, action: Action, ns: int) -> TwistStamped:
     _require_twist(action)
     message = TwistStamped(header=header(ns, action.frame))
     for name, value in zip(action.names, values, strict=False):
-        _set_field(message.twist, name, float(value), action.topic)
+        set_field(message.twist, name, float(value), action.topic)
     return message
 
 
@@ -127,7 +119,8 @@ def _field(root: Any, name: str, topic: str) -> float:
                         "(expected names such as position.x or linear.z)") from error
 
 
-def _set_field(root: Any, name: str, value: float, topic: str) -> None:
+def set_field(root: Any, name: str, value: float, topic: str) -> None:
+    """Set `position.x` or the like of a message. Raises ComoError, naming the topic, where there is no such number."""
     _field(root, name, topic)
     *parents, leaf = name.split(".")
     setattr(reduce(getattr, parents, root), leaf, value)

@@ -21,7 +21,9 @@ from como_core.interface import Interface
 from como_ros.chunk_topic import ChunkTopic
 from como_ros.diagnostics import diagnostics
 from como_ros.messages import NS_PER_S
-from como_ros.policy_io import Inputs, Outputs
+from como_ros.policy_inputs import Inputs
+from como_ros.policy_operator import OperatorInputs, Switches
+from como_ros.policy_outputs import Outputs
 
 WATCH_PERIOD_S = 0.01
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -39,7 +41,7 @@ class PolicyLoop:
     """
 
     def __init__(self, node: LifecycleNode, policy: Policy, interface: Interface, settings: Settings,
-                 report: Publisher[DiagnosticArray]) -> None:
+                 switches: Switches, report: Publisher[DiagnosticArray]) -> None:
         self._node, self._interface, self._report = node, interface, report
         self._active = self._output = False
         self._told: str | None = None
@@ -49,8 +51,14 @@ class PolicyLoop:
             stack.callback(self._outputs.close)
             self._chunks = ChunkTopic(node, interface.action)
             stack.callback(self._chunks.close)
+            # A trajectory goes out when its chunk has come; what is sent at a rate waits for its timer.
+            self._chunk_came = node.create_guard_condition(self._send_due) \
+                if interface.action.target == "joint_trajectory" else None
+            if self._chunk_came is not None:
+                stack.callback(node.destroy_guard_condition, self._chunk_came)
             self._worker = InferenceWorker(policy, self._answer)
             stack.callback(self._worker.close)
+            stack.callback(OperatorInputs(node, self.controller, switches).close)
             self._inputs = Inputs(node, interface, self.controller, self._ask)
             stack.callback(self._inputs.close)
             wall = Clock(clock_type=ClockType.STEADY_TIME)
@@ -66,9 +74,9 @@ class PolicyLoop:
         self.controller.start()
 
     def deactivate(self) -> None:
-        """Send nothing from now on; a velocity that is under way gets its final zero first."""
+        """Send nothing from now on; a velocity that is under way gets its final zero first, a trajectory its end."""
         self.controller.stop()
-        self._send(self.controller.take_halt())
+        self._send(self.controller.take_halt(self._now_s()))
         self._active = self._output = False
 
     def disable_output(self) -> None:
@@ -96,7 +104,7 @@ class PolicyLoop:
         status = self.controller.status(now_s, wall_s)
         self._report.publish(diagnostics(
             self._node.get_name(), self._interface.name, self._node.get_clock().now().to_msg(), status,
-            self.controller.timing(), self._inputs.faults, self._output))
+            self.controller.timing(), self._inputs.faults, self._inputs.losses, self._output))
         if status.phase is Phase.WAITING:
             silent = self._inputs.without_publisher()
             unpublished = f"; no publisher on {', '.join(silent)}" if silent else ""
@@ -122,6 +130,8 @@ class PolicyLoop:
         if error is not None and not isinstance(error, ComoError):
             self._node.get_logger().error("".join(traceback.format_exception(error)))
         self.controller.answer(inference, self._now_s())
+        if self._chunk_came is not None:
+            self._chunk_came.trigger()
         if self._active:
             self._chunks.publish(inference)
 
@@ -130,7 +140,7 @@ class PolicyLoop:
 
     def _watch(self) -> None:
         self.controller.check(self._now_s(), time.monotonic())
-        self._send(self.controller.take_halt())
+        self._send(self.controller.take_halt(self._now_s()))
         cause = self.controller.cause
         if self._active and cause is not None and cause != self._told:
             self._told = cause

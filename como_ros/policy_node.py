@@ -7,9 +7,11 @@
     deactivate  nothing is sent from now on; the loop timing is written
     cleanup     free the policy
 
-    subscribes  the interface's cameras and states; instruction (std_msgs/String, transient local)
+    subscribes  the interface's cameras and states; instruction (std_msgs/String, transient local);
+                e_stop (std_msgs/Bool): true stops; a deadman switch, where one is named
     publishes   the interface's command and gripper topics; /diagnostics at 1 Hz
     serves      ~/reset (std_srvs/Trigger): open the latch once its cause is mended
+                ~/pause (std_srvs/SetBool): end the motion and send nothing, or go on
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import Trigger
 
 from como_core.action_chunk import Policy
+from como_core.config import nearest
+from como_core.control.blending import BLENDS
 from como_core.control.status import Settings
 from como_core.errors import ComoError
 from como_core.interface import load_interface, require_same
@@ -37,6 +41,7 @@ from como_ros import lifecycle, qos
 from como_ros.lifecycle import transition
 from como_ros.parameters import Parameter, declare
 from como_ros.policy_loop import WATCH_PERIOD_S, PolicyLoop
+from como_ros.policy_operator import Switches
 from como_ros.running import run_node
 
 Loader = Callable[[Path, str], Policy]
@@ -49,12 +54,22 @@ PARAMETERS = (
     Parameter("device", "auto", "Where the policy runs: auto, cpu or cuda; taken by configure"),
     Parameter("replan_hz", 10.0, "How often a chunk is asked for; taken by configure", "Hz", 0.1, 100.0),
     Parameter("blend_s", 0.05, "Cross-fade from one chunk to the next; taken by configure", "s", 0.0, 2.0),
+    Parameter("blend", "cross_fade", "How a new chunk takes over: cross_fade, temporal_ensemble or real_time_chunking; "
+              "taken by configure"),
+    Parameter("ensemble_decay", 0.01, "Decay of a temporal ensemble's weights from the oldest chunk on; 0 weights all "
+              "alike; taken by configure", "per chunk", 0.0, 10.0),
     Parameter("command_lead_s", 0.0, "Send each action this much before it is due, for a robot that acts late; "
               "taken by configure", "s", 0.0, 1.0),
     Parameter("rate_factor", 1.0, "Speed of simulated time, as sim_node's; below 1 the limits on arrivals stretch; "
               "taken by configure", "x real time", 0.01, 100.0),
     Parameter("instruction", "", "What the robot is asked to do, until the instruction topic says otherwise; taken by "
               "configure"),
+    Parameter("estop_topic", "e_stop", "std_msgs/Bool, true stops and closes the latch; empty: none; taken by "
+              "configure"),
+    Parameter("deadman_topic", "", "std_msgs/Bool that must be true and keep coming for anything to be sent; empty: "
+              "none; taken by configure"),
+    Parameter("deadman_max_age_s", 0.25, "A deadman switch that was last heard longer ago counts as released; taken by "
+              "configure", "s", 0.02, 5.0),
     Parameter("timing_file", "", "JSON of the loop timing, written by deactivate and at the end; empty: none"),
     Parameter("autostart", False, "Configure and activate at start", read_only=True),
 )
@@ -89,9 +104,8 @@ class PolicyNode(LifecycleNode):
             raise ComoError(f"policy {folder}: no such folder (expected a checkpoint as `como policy train` writes it)")
         policy = self._load(folder, self._value("device"))
         require_same(policy.interface, interface, f"the checkpoint {folder}", str(path))
-        settings = Settings(self._value("replan_hz"), self._value("blend_s"), self._value("command_lead_s"),
-                            wall_rate=self._value("rate_factor"), margin_s=2 * WATCH_PERIOD_S)
-        self._loop = PolicyLoop(self, policy, interface, settings, self._report)
+        switches = Switches(self._value("estop_topic"), self._value("deadman_topic"))
+        self._loop = PolicyLoop(self, policy, interface, self._settings(), switches, self._report)
         self._loop.controller.put_instruction(self._value("instruction") or None)
         # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.
         gc.collect()
@@ -124,6 +138,15 @@ class PolicyNode(LifecycleNode):
     def on_error(self) -> None:
         self._stop()
         self._free()
+
+    def _settings(self) -> Settings:
+        if self._value("blend") not in BLENDS:
+            raise ComoError(f"parameter 'blend' of policy_node: {self._value('blend')!r} is not one of "
+                            f"{', '.join(BLENDS)}; {nearest(self._value('blend'), BLENDS)}")
+        return Settings(self._value("replan_hz"), self._value("blend_s"), self._value("command_lead_s"),
+                        wall_rate=self._value("rate_factor"), margin_s=2 * WATCH_PERIOD_S, blend=self._value("blend"),
+                        ensemble_decay=self._value("ensemble_decay"),
+                        deadman_max_age_s=self._value("deadman_max_age_s") if self._value("deadman_topic") else None)
 
     def _stop(self) -> None:
         if self._loop is None:

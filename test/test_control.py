@@ -194,12 +194,12 @@ def test_a_velocity_gets_one_final_zero_and_a_position_none() -> None:
     for interface, expected in ((SAWYER, [0, 0, 0]), (JOINT, None)):
         rig = Rig(interface)
         rig.run()
-        assert rig.controller.take_halt() is None, "not while it moves"
+        assert rig.controller.take_halt(rig.now_s) is None, "not while it moves"
         rig.controller.stop()
-        halt = rig.controller.take_halt()
+        halt = rig.controller.take_halt(rig.now_s)
         assert (None if halt is None else list(halt.values)) == expected
         assert halt is None or halt.gripper is None
-        assert rig.controller.take_halt() is None
+        assert rig.controller.take_halt(rig.now_s) is None
 
 
 def test_a_plan_that_runs_out_ends_in_a_halt_and_goes_on_with_the_answer_under_way() -> None:
@@ -210,7 +210,7 @@ def test_a_plan_that_runs_out_ends_in_a_halt_and_goes_on_with_the_answer_under_w
     for _ in range(4):
         rig.step()
     question = rig.question()
-    assert rig.command() is None and rig.controller.take_halt() is not None
+    assert rig.command() is None and rig.controller.take_halt(rig.now_s) is not None
     rig.answer(question=question)
     assert rig.command() is not None
 
@@ -221,7 +221,7 @@ def test_a_clock_that_goes_back_clears_everything_and_waits() -> None:
     rig.controller.clock_jumped()
     rig.now_s = 3.0
     assert rig.command() is None and rig.phase is Phase.WAITING and rig.controller.cause is None
-    assert rig.controller.take_halt() is not None and rig.question() is None
+    assert rig.controller.take_halt(rig.now_s) is not None and rig.question() is None
     rig.arrive()
     rig.answer()
     assert rig.command() is not None

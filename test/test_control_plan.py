@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from como_core.action_chunk import ActionChunk
-from como_core.control.plan import Plan, chunk_fault, chunk_plan, interpolation_of, spliced
+from como_core.control.blending import Blender
+from como_core.control.plan import Plan, chunk_fault, chunk_plan, interpolation_of
 
 PERIOD_S = 0.025
 
@@ -19,6 +20,10 @@ def chunk(values: list[float], first_s: float = 0.0) -> ActionChunk:
 
 def plan(values: list[float], stamp_s: float = 100.0, first_s: float = 0.0, kind: str = "ee_twist") -> Plan:
     return chunk_plan(chunk(values, first_s), stamp_s, PERIOD_S, interpolation_of(kind))  # type: ignore[arg-type]
+
+
+def spliced(old: Plan | None, new: Plan, now_s: float, blend_s: float) -> Plan | None:
+    return Blender("cross_fade", blend_s, 0.0, PERIOD_S).take(old, new, 100.0, now_s)
 
 
 def at(made: Plan | None, now_s: float) -> float | None:

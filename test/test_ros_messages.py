@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from como_core.errors import ComoError
+from como_core.formats.bag_streams import serialized_stamp_ns
 from como_core.interface import Camera, StateStream, load_interface
 from como_core.resources import resource
 from como_ros import messages
@@ -26,8 +28,8 @@ def test_stamps_keep_every_nanosecond() -> None:
 
 def test_a_stamp_is_read_from_the_bytes() -> None:
     message = messages.twist_message(np.zeros(4), INTERFACE.action, 1_795_222_454_992_262_674)
-    assert messages.serialized_stamp_ns(bytes(serialize_message(message))) == 1_795_222_454_992_262_674
-    assert messages.serialized_stamp_ns(b"\x00\x00\x00\x00" + bytes([0, 0, 0, 1, 0, 0, 0, 2])) == 1_000_000_002
+    assert serialized_stamp_ns(bytes(serialize_message(message))) == 1_795_222_454_992_262_674
+    assert serialized_stamp_ns(b"\x00\x00\x00\x00" + bytes([0, 0, 0, 1, 0, 0, 0, 2])) == 1_000_000_002
 
 
 @pytest.mark.parametrize("name", list(INTERFACE.state))
@@ -51,9 +53,10 @@ def test_joints_are_found_by_name_and_a_missing_one_is_refused() -> None:
 
 
 def test_a_name_that_the_message_lacks_is_refused() -> None:
-    stream = StateStream("ee_pose", "geometry_msgs/msg/PoseStamped", ("position.x", "position.w"), 40.0, 0.3)
     with pytest.raises(ComoError, match=r"ee_pose.*'position\.w'"):
-        messages.state_message(np.zeros(2), stream, 0)
+        messages.set_field(PoseStamped().pose, "position.w", 0.0, "ee_pose")
+    with pytest.raises(ValueError, match=r"'position\.w' is not one of .*did you mean 'position\.[xyz]'"):
+        StateStream("ee_pose", "geometry_msgs/msg/PoseStamped", ("position.x", "position.w"), 40.0, 0.3)
 
 
 def test_commands_go_there_and_back_with_the_gripper_apart() -> None:

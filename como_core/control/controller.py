@@ -1,7 +1,8 @@
 """Controller: everything between messages and commands, in plain Python.
 
 Images and states go in; snapshots for the policy and commands for the robot come out. In this order a planned action
-passes: finiteness of its chunk, stream ages, jump check, limits and workspace; what fails there closes the latch.
+passes: finiteness of its chunk, the operator's switches, stream ages, jump check, limits and workspace. What fails
+there closes the latch.
 
 Times: `now_s` is the node's clock (simulated where there is one), `wall_s` a monotonic clock. Thread-safe.
 """
@@ -10,20 +11,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from como_core.control.blending import Blender
 from como_core.control.latch import Latch
 from como_core.control.limits import Guard
 from como_core.control.loop_timing import LoopTiming
+from como_core.control.motion import LimitFault, Motion
 from como_core.control.observations import Decode, ObservationBuffer, Snapshot
-from como_core.control.plan import Plan, chunk_fault, chunk_plan, interpolation_of, spliced
-from como_core.control.reference import VELOCITY_KINDS
+from como_core.control.operator import Operator
+from como_core.control.plan import chunk_fault, chunk_plan, interpolation_of
 from como_core.control.status import Command, Phase, Settings, Status
 from como_core.control.streams import StreamAges
+from como_core.control.trajectory_motion import TrajectoryMotion
 from como_core.control.worker import Inference
 from como_core.interface import Interface
 
@@ -49,31 +54,28 @@ class Controller:
         self._action = interface.action
         self._interpolation = interpolation_of(self._action.kind)
         self._guard = Guard(interface)
+        blender = Blender(self._settings.blend, self._settings.blend_s, self._settings.ensemble_decay,
+                          1 / self._action.rate_hz)
+        kind = TrajectoryMotion if self._action.target == "joint_trajectory" else Motion
+        self._motion: Motion = kind(self._action, self._guard, blender)
         self._ages = StreamAges(interface.max_age_s, self._settings.wall_rate, self._settings.margin_s)
         self._buffer = ObservationBuffer(interface)
+        self._operator = Operator(self._settings.deadman_max_age_s)
         self._state_wait_s = max((1 / stream.rate_hz for stream in interface.state.values()), default=0.0)
         self._latch = Latch()
         self._lock = threading.RLock()
         self._timing = LoopTiming()
         self._phase = Phase.IDLE
-        self._epoch = self._chunks = self._late_chunks = self._commands = self._bounded = 0
-        self._forget_motion()
+        self._epoch = self._chunks = self._late_chunks = self._commands = 0
+        self._forget_answers()
 
-    def _forget_motion(self) -> None:
-        """No plan, no last command, no halt owed; answers of predictions under way will be ignored."""
+    def _forget_answers(self) -> None:
+        """Answers of predictions under way will be ignored."""
         self._epoch += 1
         self._asked_s: float | None = None
-        self._last_gripper: float | None = None
-        self._refusal: str | None = None
-        self._rest()
-
-    def _rest(self) -> None:
-        """Nothing is planned and nothing was sent: the next command is a first one."""
-        self._plan: Plan | None = None
         self._origin: Snapshot | None = None
-        self._last: np.ndarray | None = None
         self._last_wall_s: float | None = None
-        self._halt_owed = False
+        self._refusal: str | None = None
 
     @property
     def position_stream(self) -> str | None:
@@ -89,23 +91,31 @@ class Controller:
 
     @_locked
     def start(self) -> None:
-        """Permit commands; they begin when every stream is fresh and a chunk has come. Opens the latch."""
-        self._forget_motion()
+        """Permit commands; they begin when every stream is fresh and a chunk has come. Opens the latch.
+
+        While the e-stop is pressed the latch closes again at once.
+        """
+        self._motion.forget()
+        self._forget_answers()
         self._forget_streams()
         self._latch.open()
         self._phase = Phase.WAITING
+        if self._operator.stop:
+            self._close(self._operator.stop)
 
     @_locked
     def stop(self) -> None:
         """Forbid commands at once. The latch keeps its cause."""
-        self._end(self._forget_motion)
+        self._end()
         self._phase = Phase.IDLE
 
     @_locked
     def reset(self, now_s: float, wall_s: float) -> str | None:
-        """Open the latch. Refused, with the reason as result, while a stream is stale."""
+        """Open the latch. Refused, with the reason as result, while the e-stop is pressed or a stream is stale."""
         if self._phase is not Phase.LATCHED:
             return None
+        if self._operator.stop:
+            return self._operator.stop
         faults = self._ages.faults(now_s, wall_s)
         if faults:
             return faults[0]
@@ -116,10 +126,31 @@ class Controller:
     @_locked
     def clock_jumped(self) -> None:
         """The node's clock went back, so what is stored is of another time: begin again from fresh streams."""
-        self._end(self._forget_motion)
+        self._end()
         self._forget_streams()
         if self._phase is Phase.RUNNING:
             self._phase = Phase.WAITING
+
+    # What the operator says.
+
+    @_locked
+    def estop(self, pressed: bool) -> None:
+        """The e-stop: pressed closes the latch, released lets it be reset."""
+        self._operator.pressed = pressed
+        if pressed and self._phase in (Phase.WAITING, Phase.RUNNING):
+            self._close("the e-stop is pressed")
+
+    @_locked
+    def deadman(self, held: bool, wall_s: float) -> None:
+        """A message of the deadman switch; released ends the motion, held lets the next one begin."""
+        self._operator.deadman(held, wall_s)
+        self._hold_if_told(wall_s)
+
+    @_locked
+    def pause(self, paused: bool, wall_s: float) -> None:
+        """End the motion and send nothing, or let the next one begin. The latch stays as it is."""
+        self._operator.paused = paused
+        self._hold_if_told(wall_s)
 
     # What arrives.
 
@@ -147,6 +178,8 @@ class Controller:
         """A snapshot to predict from and its epoch, where a chunk is due and every stream is fresh; else None."""
         if self._phase not in (Phase.WAITING, Phase.RUNNING) or self._ages.faults(now_s, wall_s):
             return None
+        if self._operator.hold(wall_s):
+            return None
         snapshot = self._buffer.snapshot()
         half_frame_s = 0.5 / max(camera.rate_hz for camera in self._interface.cameras.values())
         if self._asked_s is not None and snapshot.stamp_s < self._asked_s + 1 / self._settings.replan_hz - half_frame_s:
@@ -155,7 +188,7 @@ class Controller:
         if wall_s < snapshot.arrival_s + self._state_wait_s and not self._buffer.states_reach(snapshot.stamp_s):
             return None
         self._asked_s = snapshot.stamp_s
-        return snapshot, self._epoch
+        return replace(snapshot, prefix=self._motion.prefix(snapshot.stamp_s)), self._epoch
 
     @_locked
     def answer(self, inference: Inference, now_s: float) -> None:
@@ -179,61 +212,64 @@ class Controller:
         if new.remaining(ahead_s) == 0:
             self._late_chunks += 1
             return
-        self._plan = spliced(self._plan, new, ahead_s, self._settings.blend_s)
+        self._motion.take(new, inference.snapshot.stamp_s, ahead_s)
         self._origin = inference.snapshot
 
     # What goes out.
 
     @_locked
     def check(self, now_s: float, wall_s: float) -> None:
-        """Close the latch where a stream went stale while the robot moves. To be called on a wall clock."""
-        if self._phase is Phase.RUNNING:
-            faults = self._ages.faults(now_s, wall_s)
-            if faults:
-                self._close("; ".join(faults))
+        """End the motion where a stream went stale or the operator let go. To be called on a wall clock."""
+        self._hold_if_told(wall_s)
+        if self._phase is not Phase.RUNNING:
+            return
+        faults = self._ages.faults(now_s, wall_s)
+        fault = "; ".join(faults) if faults else self._guard.workspace_fault(self._buffer.newest_state())
+        if fault:
+            self._close(fault)
 
     @_locked
     def command(self, now_s: float, wall_s: float) -> Command | None:
         """The command to send now, or None where there is none."""
         self.check(now_s, wall_s)
-        if self._plan is None or self._ages.faults(now_s, wall_s):
+        if self._motion.plan is None or self._ages.faults(now_s, wall_s):
             return None
         ahead_s = now_s + self._settings.command_lead_s
-        planned = self._plan.at(ahead_s)
-        if planned is None:
-            if self._plan.remaining(ahead_s) == 0:
-                self._end(self._rest)
+        if self._motion.over(ahead_s):
+            self._motion.finish(self._buffer.newest_state())
+            self._origin = self._last_wall_s = None
             return None
-        values = self._guarded(planned, now_s, wall_s)
-        if values is None:
+        stream = self._guard.position_stream
+        age = self._ages.age(stream, now_s, wall_s) if stream else None
+        try:
+            command = self._motion.command(ahead_s, self._buffer.newest_state(), age.stamp_age_s if age else 0.0)
+        except LimitFault as fault:
+            self._close(str(fault))
             return None
-        self._phase = Phase.RUNNING
-        self._note(values, now_s, wall_s)
-        return Command(values[:len(self._action.names)], self._changed_gripper(values))
+        if command is not None:
+            self._phase = Phase.RUNNING
+            self._note(command, now_s, wall_s)
+        return command
 
     @_locked
-    def take_halt(self) -> Command | None:
-        """One final zero velocity after a motion ended, for velocity kinds only; None in every other case.
-
-        A position command holds by itself, and zero would be a pose. A velocity would go on for Action.hold_s, or
-        for ever where the controller has no timeout (forward_command).
-        """
-        if not self._halt_owed:
-            return None
-        self._halt_owed = False
-        return Command(np.zeros(len(self._action.names), np.float32))
+    def take_halt(self, now_s: float) -> Command | None:
+        """One last command after a motion has ended, or None: Motion.halt."""
+        return self._motion.halt(now_s + self._settings.command_lead_s)
 
     @_locked
     def status(self, now_s: float, wall_s: float) -> Status:
         """A picture of all this."""
         waiting: list[str] = []
         if self._phase is Phase.WAITING:
-            waiting = self._ages.faults(now_s, wall_s) or [self._refusal or "the first chunk of the policy"]
-        plan = self._plan
+            hold = self._operator.hold(wall_s)
+            waiting = [hold] if hold else []
+            waiting += self._ages.faults(now_s, wall_s)
+            waiting = waiting or [self._refusal or "the first chunk of the policy"]
+        plan = self._motion.plan
         return Status(self._phase, self._latch.cause, tuple(waiting),
                       {name: self._ages.age(name, now_s, wall_s) for name in self._interface.max_age_s},
                       plan.remaining(now_s) if plan else 0, max(plan.end_s - now_s, 0.0) if plan else 0.0,
-                      self._chunks, self._late_chunks, self._commands, self._bounded)
+                      self._chunks, self._late_chunks, self._commands, self._motion.bounded)
 
     @_locked
     def write_timing(self, path: Path, **about: object) -> None:
@@ -245,22 +281,10 @@ class Controller:
         """The loop timing's figures: LoopTiming.summary()."""
         return self._timing.summary()
 
-    def _guarded(self, planned: np.ndarray, now_s: float, wall_s: float) -> np.ndarray | None:
-        """The planned action within all limits; None, with the latch closed, where it must not be begun at all."""
-        states = self._buffer.newest_state()
-        if self._last is None:
-            fault = self._guard.first_fault(planned, states)
-            if fault:
-                self._close(fault)
-                return None
-        age = self._ages.age(self._guard.position_stream, now_s, wall_s) if self._guard.position_stream else None
-        values = self._guard.bound(planned, self._last, states, age.stamp_age_s if age else 0.0)
-        self._bounded += not np.array_equal(values, planned)
-        return values
-
-    def _note(self, values: np.ndarray, now_s: float, wall_s: float) -> None:
+    def _note(self, command: Command, now_s: float, wall_s: float) -> None:
+        if command.values is None and command.trajectory is None:
+            return
         self._commands += 1
-        self._last = values
         if self._last_wall_s is not None:
             self._timing.command_interval_s.append(wall_s - self._last_wall_s)
         self._last_wall_s = wall_s
@@ -269,26 +293,20 @@ class Controller:
             self._timing.stamp_to_command_s.append(now_s - self._origin.stamp_s)
             self._origin = None
 
-    def _changed_gripper(self, values: np.ndarray) -> float | None:
-        gripper = self._action.gripper
-        if gripper is None:
-            return None
-        value = float(values[-1])
-        if self._last_gripper is not None and abs(value - self._last_gripper) < gripper.resolution:
-            return None
-        self._last_gripper = value
-        return value
+    def _hold_if_told(self, wall_s: float) -> None:
+        if self._phase is Phase.RUNNING and self._operator.hold(wall_s):
+            self._end()
+            self._phase = Phase.WAITING
 
     def _close(self, cause: str) -> None:
-        self._end(self._forget_motion)
+        self._end()
         self._latch.close(cause)
         self._phase = Phase.LATCHED
 
-    def _end(self, forget: Callable[[], None]) -> None:
-        """End the motion, if there is one; a velocity that was sent is owed a halt."""
-        owed = self._halt_owed or (self._last is not None and self._action.kind in VELOCITY_KINDS)
-        forget()
-        self._halt_owed = owed
+    def _end(self) -> None:
+        """End the motion, if there is one, and ignore what is being predicted."""
+        self._motion.end(self._buffer.newest_state())
+        self._forget_answers()
 
     def _forget_streams(self) -> None:
         self._ages.clear()

@@ -1,4 +1,4 @@
-"""Limits: what stands between a planned action and the robot. Bounds, workspace box, step, jump.
+"""Limits: what stands between a planned action and the robot. Bounds, workspace box, pace, jump.
 
 All bounds are the interface's (Action.limits). An action is bounded per value, and no bound ever makes a motion that
 the policy did not ask for.
@@ -11,17 +11,24 @@ from collections.abc import Mapping
 import numpy as np
 
 from como_core.config import ConfigError
-from como_core.control.reference import Reference
-from como_core.interface import Interface
+from como_core.control.pace import Pace
+from como_core.control.reference import VELOCITY_KINDS, Reference
+from como_core.control.rotation import aligned, normalised, toward
+from como_core.interface import Action, Interface
 
 _AXES = {"ee_twist": ("linear.x", "linear.y", "linear.z"), "ee_pose": ("position.x", "position.y", "position.z")}
 _POSITION_AXES = ("position.x", "position.y", "position.z")
+_ORIENTATION = ("orientation.x", "orientation.y", "orientation.z", "orientation.w")
+
+# An arm follows its trajectory this much behind, so its measured place may lag by that at full speed.
+TRACKING_LAG_S = 0.1
 
 
 class Guard:
     """Bounds an action vector [A]; the gripper, if any, is its last value.
 
-    position_stream  the state stream whose position keeps a twist inside the box; None where there is no such box
+    position_stream  the state stream whose position keeps the end effector in the box; None where there is no box, or
+                     where the command itself is the position
 
     Raises ConfigError where a limit needs a state stream that the interface does not have.
     """
@@ -30,51 +37,107 @@ class Guard:
         self._action = interface.action
         self._size = len(interface.action.names)
         limits = interface.action.limits
-        self._lower, self._upper = _array(limits.lower), _array(limits.upper)
-        self._step, self._jump = _array(limits.step), _array(limits.jump)
+        self._velocities = interface.action.kind in VELOCITY_KINDS
+        self._lower = np.full(self._size, -np.inf) if limits.lower is None else np.array(limits.lower)
+        self._upper = np.full(self._size, np.inf) if limits.upper is None else np.array(limits.upper)
+        self._jump = None if limits.jump is None else np.array(limits.jump)
+        self._pace = Pace(interface.action)
+        self._orientation = _orientation_columns(interface.action)
         self._box = (None if limits.workspace_lower is None or limits.workspace_upper is None
                      else (np.array(limits.workspace_lower), np.array(limits.workspace_upper)))
-        self._reference = Reference(interface)
+        self.reference = Reference(interface)
         self.position_stream: str | None = None
-        if self._box is not None and interface.action.kind == "ee_twist":
+        if self._box is not None and interface.action.kind != "ee_pose":
             self.position_stream = _position_stream(interface)
             self._position_columns = [interface.state[self.position_stream].names.index(n) for n in _POSITION_AXES]
 
     def first_fault(self, planned: np.ndarray, states: Mapping[str, np.ndarray]) -> str | None:
         """Why `planned` [A] is too far from where the robot is to be a first command, or None."""
-        if self._jump is None:
+        return None if self._jump is None else self._distance_fault(planned, states, self._jump, "the first command",
+                                                                    "limits.jump is")
+
+    def rotation_fault(self, planned: np.ndarray) -> str | None:
+        """Why the orientation in `planned` [A] is none, or None."""
+        if not self._orientation or normalised(planned[self._orientation]) is not None:
             return None
-        distance = np.abs(planned[:self._size] - self._reference.values(states))
-        worst = int(np.argmax(distance - self._jump))
-        if distance[worst] <= self._jump[worst]:
+        return "orientation: a quaternion of length 0 in an action is no rotation"
+
+    def waypoint_fault(self, waypoint: np.ndarray, states: Mapping[str, np.ndarray], ahead_s: float) -> str | None:
+        """Why a waypoint [A] due in `ahead_s` cannot be reached from where the robot is, or None."""
+        allowed = self._pace.reach(max(ahead_s, 0.0) + TRACKING_LAG_S)
+        return self._distance_fault(waypoint, states, allowed, f"the waypoint due in {ahead_s:.3f} s",
+                                    "at limits.max_velocity_per_s it could go")
+
+    def workspace_fault(self, states: Mapping[str, np.ndarray]) -> str | None:
+        """Where the end effector has left the box although joints are what is commanded, or None."""
+        if self._box is None or self.position_stream is None or not self._action.kind.startswith("joint"):
             return None
-        return (f"jump: the first command for {self._action.names[worst]!r} is {distance[worst]:.3f} away from where "
-                f"the robot is, limits.jump is {self._jump[worst]:g}")
+        position = np.asarray(states[self.position_stream], np.float64)[self._position_columns]
+        if np.all(position >= self._box[0]) and np.all(position <= self._box[1]):
+            return None
+        return (f"workspace: the end effector is at {np.round(position, 3).tolist()} m, outside of the box from "
+                f"{self._box[0].tolist()} to {self._box[1].tolist()}; move it back by hand or teach pendant")
 
     def bound(self, planned: np.ndarray, last: np.ndarray | None, states: Mapping[str, np.ndarray],
-              position_age_s: float = 0.0) -> np.ndarray:
+              position_age_s: float = 0.0, velocity: np.ndarray | None = None,
+              period_s: float | None = None, paced: bool = True) -> np.ndarray:
         """The nearest action, float32 [A], that keeps every limit.
 
         last            the command before; None for a first one, whose step is counted from where the robot is
         states          the newest values of each state stream
         position_age_s  how long the robot may have moved on since its position was measured
+        velocity        how fast each commanded value changes now; None for rest
+        period_s        time since the command before; None for one period of the interface's rate_hz
+        paced           False leaves out the limits on how fast values change
         """
         bounded = np.array(planned, np.float32)
-        body = bounded[:self._size]
-        if self._step is not None:
-            before = self._reference.values(states) if last is None else last[:self._size]
-            body[:] = np.clip(body, before - self._step, before + self._step)
-        if self._lower is not None:
-            body[:] = np.clip(body, self._lower, self._upper)
-        if self._box is not None:
-            lower, upper = self._box_bounds(states, position_age_s)
-            body[:] = np.clip(body, lower, upper)
+        body = np.asarray(planned[:self._size], np.float64)
+        box_lower, box_upper = self._box_bounds(states, position_age_s)
+        lower, upper = self._lower, self._upper
+        if not self._velocities:
+            lower, upper = np.maximum(lower, box_lower), np.minimum(upper, box_upper)
+        target = np.clip(body, lower, upper)
+        if self._orientation:
+            target[self._orientation] = body[self._orientation]
+        if paced and (not self._pace.unlimited or self._orientation):
+            before = self.reference.values(states) if last is None else last[:self._size]
+            target = self._paced(target, np.asarray(before, np.float64), velocity, period_s)
+        if self._velocities:
+            # The box comes last: a velocity may drop faster than its acceleration allows, but never leave the box.
+            target = np.clip(np.clip(target, lower, upper), box_lower, box_upper)
+        bounded[:self._size] = target
         bounded[self._size:] = np.clip(bounded[self._size:], 0.0, 1.0)
         return bounded
 
+    def _paced(self, target: np.ndarray, before: np.ndarray, velocity: np.ndarray | None,
+               period_s: float | None) -> np.ndarray:
+        moved = self._pace.toward(target, before, np.zeros(self._size) if velocity is None else velocity, period_s)
+        if self._orientation:
+            columns = self._orientation
+            start, end = normalised(before[columns]), normalised(target[columns])
+            max_angle_rad = 2 * float(self._pace.reach(period_s)[columns].min())
+            assert end is not None, "rotation_fault comes first"
+            moved[columns] = end if start is None else toward(start, end, max_angle_rad)
+        return moved
+
+    def _distance_fault(self, planned: np.ndarray, states: Mapping[str, np.ndarray], allowed: np.ndarray, what: str,
+                        bound: str) -> str | None:
+        here = np.asarray(self.reference.values(states), np.float64)
+        there = np.array(planned[:self._size], np.float64)
+        if self._orientation:
+            there[self._orientation] = aligned(there[self._orientation], here[self._orientation])
+        distance = np.abs(there - here)
+        worst = int(np.argmax(distance - allowed))
+        if distance[worst] <= allowed[worst]:
+            return None
+        return (f"jump: {what} for {self._action.names[worst]!r} is {distance[worst]:.3f} away from where "
+                f"the robot is, {bound} {allowed[worst]:.3g}")
+
     def _box_bounds(self, states: Mapping[str, np.ndarray], position_age_s: float) -> tuple[np.ndarray, np.ndarray]:
         """What the workspace box leaves of each value: lower and upper [len(names)]."""
-        assert self._box is not None
+        lower, upper = np.full(self._size, -np.inf), np.full(self._size, np.inf)
+        if self._box is None or self._action.kind not in _AXES:
+            return lower, upper
         box_lower, box_upper = (edge.astype(np.float64) for edge in self._box)
         if self.position_stream is not None:
             position = np.asarray(states[self.position_stream], np.float64)[self._position_columns]
@@ -83,12 +146,20 @@ class Guard:
             horizon_s = self._action.hold_s + max(position_age_s, 0.0)
             box_lower = np.minimum(0.0, (box_lower - position) / horizon_s)
             box_upper = np.maximum(0.0, (box_upper - position) / horizon_s)
-        lower, upper = np.full(self._size, -np.inf), np.full(self._size, np.inf)
-        for axis, name in enumerate(_AXES.get(self._action.kind, ())):
+        for axis, name in enumerate(_AXES[self._action.kind]):
             if name in self._action.names:
                 column = self._action.names.index(name)
                 lower[column], upper[column] = box_lower[axis], box_upper[axis]
         return lower, upper
+
+
+def _orientation_columns(action: Action) -> list[int]:
+    if action.kind != "ee_pose" or not set(_ORIENTATION) & set(action.names):
+        return []
+    if not set(_ORIENTATION) <= set(action.names):
+        raise ConfigError(f"action.names: an orientation is all of {', '.join(_ORIENTATION)} or none of them, "
+                          f"got {', '.join(action.names)}")
+    return [action.names.index(name) for name in _ORIENTATION]
 
 
 def _position_stream(interface: Interface) -> str:
@@ -97,7 +168,3 @@ def _position_stream(interface: Interface) -> str:
             return name
     raise ConfigError(f"interface {interface.name!r}: limits.workspace_lower needs a state stream of type "
                       f"geometry_msgs/msg/PoseStamped with names {', '.join(_POSITION_AXES)}; add it or remove the box")
-
-
-def _array(values: tuple[float, ...] | None) -> np.ndarray | None:
-    return None if values is None else np.array(values, np.float32)

@@ -29,6 +29,7 @@ class Snapshot:
     arrival_s    when that image arrived, on the wall
     images       camera name -> a call that decodes to uint8 [H, W, 3], RGB
     state        float32 [S] at stamp_s, or None where the interface has no state
+    prefix       float32 [P, A] of actions that are carried out in any case, or None: Observation.prefix
     """
 
     stamp_s: float
@@ -36,11 +37,12 @@ class Snapshot:
     images: dict[str, Decode]
     state: np.ndarray | None
     instruction: str | None
+    prefix: np.ndarray | None = None
 
     def observation(self) -> Observation:
         """Decode. Raises ComoError, naming the topic, for an image that cannot be used."""
         images = {name: decode() for name, decode in self.images.items()}
-        return Observation(self.stamp_s, images, self.state, self.instruction)
+        return Observation(self.stamp_s, images, self.state, self.instruction, self.prefix)
 
 
 class ObservationBuffer:

@@ -1,11 +1,12 @@
 """Plan: when each action is due, and what a new chunk does to the actions that are still to come.
 
 Time belongs to actions: step k of a chunk is due at observation stamp + times_s[k], however long the policy took. Steps
-that are late when the chunk arrives are dropped; the others are cross-faded into what was planned before.
+that are late when the chunk arrives are dropped; the others are blended into what was planned before (blending.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from como_core.action_chunk import ActionChunk
 from como_core.interface import ActionKind
 
 Interpolation = Literal["hold", "linear"]
+Mix = Callable[[float, np.ndarray, np.ndarray | None], np.ndarray]
 
 # Stamps and periods are rounded on their way here: a step counts as due this much before its time.
 EARLY_S = 1e-3
@@ -86,22 +88,21 @@ def chunk_plan(chunk: ActionChunk, stamp_s: float, period_s: float, interpolatio
     return Plan(due, until, np.asarray(chunk.values, np.float32), interpolation)
 
 
-def spliced(old: Plan | None, new: Plan, now_s: float, blend_s: float) -> Plan | None:
+def spliced(old: Plan | None, new: Plan, now_s: float, mix: Mix) -> Plan | None:
     """What is planned at `now_s` once `new` has arrived.
 
-    Late steps of `new` are dropped; before its first step `old` goes on; over the first `blend_s` seconds the weight
-    of `new` grows from 0 to 1 where `old` had an action too. A chunk that is late as a whole changes nothing.
+    Late steps of `new` are dropped; before its first step `old` goes on. `mix` says what is done at the due time of
+    each other step: it gets that time, the action of `new` and that of `old`, None where `old` has none. A chunk that
+    is late as a whole changes nothing.
     """
     fresh = new._from(now_s)
-    if fresh is None or old is None:
-        return fresh or old
+    if fresh is None:
+        return old
     values = fresh.values.copy()
     for k, due_s in enumerate(fresh.due_s):
-        planned = old.at(max(due_s, now_s))
-        if planned is not None and blend_s > 0:
-            weight = np.float32(np.clip((due_s - now_s) / blend_s, 0.0, 1.0))
-            values[k] = weight * values[k] + (1 - weight) * planned
-    left = old._from(now_s)
+        at_s = max(due_s, now_s)
+        values[k] = mix(at_s, values[k], None if old is None else old.at(at_s))
+    left = old._from(now_s) if old is not None else None
     head = left._before(fresh.due_s[0]) if left is not None else None
     if head is None:
         return Plan(fresh.due_s, fresh.until_s, values, fresh.interpolation)

@@ -7,7 +7,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from como_core.control.blending import Blend
 from como_core.control.streams import StreamAge
+from como_core.control.trajectory import Trajectory
 
 
 class Phase(StrEnum):
@@ -24,10 +26,13 @@ class Settings:
     """How the controller runs; the interface says everything else.
 
     replan_hz       how often a chunk is asked for
-    blend_s         cross-fade from the old chunk to a new one
+    blend           how a new chunk takes over: blending.BLENDS
+    blend_s         duration of a cross-fade from the old chunk to a new one
+    ensemble_decay  of a temporal ensemble's weights, per chunk
     command_lead_s  the action due this much later is sent now, for a robot that acts late
     wall_rate       simulated seconds per wall second where below 1
     margin_s        a stream counts as stale this much before its max_age_s: two periods of whoever calls `check`
+    deadman_max_age_s  a deadman switch must be held and heard within this; None where there is none
     """
 
     replan_hz: float = 10.0
@@ -35,14 +40,23 @@ class Settings:
     command_lead_s: float = 0.0
     wall_rate: float = 1.0
     margin_s: float = 0.0
+    blend: Blend = "cross_fade"
+    ensemble_decay: float = 0.01
+    deadman_max_age_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to send: `values` float32 [len(Action.names)] and the gripper in [0, 1], None where it has not changed."""
+    """What to send.
 
-    values: np.ndarray
+    values      float32 [len(Action.names)]; None where the target is a trajectory, or only the gripper is to move
+    gripper     in [0, 1]; None where it has not changed
+    trajectory  for target joint_trajectory, when a chunk has come
+    """
+
+    values: np.ndarray | None
     gripper: float | None = None
+    trajectory: Trajectory | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The topics of a policy node: messages into a Controller, commands out of it. Callbacks only stamp and store."""
+"""What a policy node hears: streams and the instruction, put into a Controller. Callbacks only stamp and store."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from std_msgs.msg import Float64, Float64MultiArray, String
+from std_msgs.msg import String
 
 from como_core.control.controller import Controller
-from como_core.control.status import Command
+from como_core.control.frame_loss import WINDOW_S, FrameLoss
 from como_core.errors import ComoError
-from como_core.interface import Action, Camera, Interface, StateStream
+from como_core.interface import Camera, Interface, StateStream
+from como_core.resources import resource
 from como_ros import qos
 from como_ros.images import rgb_image
-from como_ros.messages import NS_PER_S, message_class, stamp_ns, state_values, twist_message
+from como_ros.messages import NS_PER_S, message_class, stamp_ns, state_values
 
 _REPEAT_S = 2.0  # a fault that lasts is told again this often
+LOSS_SHARE = 0.1  # frames lost beyond this are told of
+_LOSS_REPEAT_S = 10.0
+PROFILE = "config/fastdds/large_images.xml"
 
 
 class Inputs:
     """Subscriptions of an interface's streams and of `instruction`.
 
     faults     stream name -> why its newest message, or its publisher's QoS, cannot be used
+    losses     camera name -> how many of its frames never came
     on_stored  called after each stored message
     """
 
@@ -33,6 +38,7 @@ class Inputs:
                  on_stored: Callable[[], None]) -> None:
         self._node, self._interface, self._controller, self._on_stored = node, interface, controller, on_stored
         self.faults: dict[str, str] = {}
+        self.losses = {name: FrameLoss(camera.rate_hz) for name, camera in interface.cameras.items()}
         self._told_s: dict[str, float] = {}
         self._subscriptions = []
         handlers: dict[str, tuple[str, str, Callable[[Any], None]]] = {}
@@ -64,6 +70,9 @@ class Inputs:
             self._refuse(name, fault)
             return
         self.faults.pop(name, None)
+        self.losses[name].arrived(_stamp_s(message))
+        if self.losses[name].share > LOSS_SHARE:
+            self._tell_loss(name, camera, len(message.data))
         self._controller.put_image(name, _stamp_s(message), arrival_s, partial(rgb_image, message, camera))
         self._on_stored()
 
@@ -92,6 +101,17 @@ class Inputs:
         self._node.get_logger().info(f"instruction: {message.data!r}")
         self._controller.put_instruction(message.data or None)
 
+    def _tell_loss(self, name: str, camera: Camera, size: int) -> None:
+        if time.monotonic() - self._told_s.get(f"{name} loss", -_LOSS_REPEAT_S) < _LOSS_REPEAT_S:
+            return
+        self._told_s[f"{name} loss"] = time.monotonic()
+        loss = self.losses[name]
+        self._node.get_logger().warning(
+            f"topic {camera.topic!r}: {loss.lost} frames ({loss.share:.0%}) of the last {WINDOW_S:g} s never came, by "
+            f"their header stamps at rate_hz {camera.rate_hz:g}. Images of {size / 1e6:.1f} MB: start this node and "
+            f"the camera with FASTDDS_DEFAULT_PROFILES_FILE={resource(PROFILE)}, send a CompressedImage, or mend "
+            "rate_hz where the camera is slower")
+
     def _refuse(self, name: str, fault: str) -> None:
         """A message that cannot be used counts as none: the stream goes stale."""
         self.faults[name] = fault
@@ -99,40 +119,6 @@ class Inputs:
         if time.monotonic() - self._told_s.get(name, -_REPEAT_S) >= _REPEAT_S:
             self._told_s[name] = time.monotonic()
             self._node.get_logger().error(fault)
-
-
-class Outputs:
-    """Publishers of the command topics. Raises ComoError where the interface's target cannot be driven from here."""
-
-    def __init__(self, node: LifecycleNode, action: Action) -> None:
-        if action.target not in _MESSAGES:
-            raise ComoError(f"action.target: {action.target!r} cannot be driven by policy_node; "
-                            f"expected {' or '.join(map(repr, _MESSAGES))}")
-        self._node, self._action = node, action
-        self._commands = qos.publish(node, message_class(action.type), action.topic, qos.command())
-        self._gripper = qos.publish(node, Float64, action.gripper.topic, qos.command()) if action.gripper else None
-
-    def send(self, command: Command) -> None:
-        """Publish, stamped with the time of publishing; the gripper only where it has changed."""
-        now_ns = self._node.get_clock().now().nanoseconds
-        self._commands.publish(_MESSAGES[self._action.target](command.values, self._action, now_ns))
-        if self._gripper is not None and command.gripper is not None:
-            self._gripper.publish(Float64(data=command.gripper))
-
-    def close(self) -> None:
-        for publisher in (self._commands, self._gripper):
-            if publisher is not None:
-                self._node.destroy_publisher(publisher)
-
-
-def _forward_message(values: np.ndarray, action: Action, ns: int) -> Float64MultiArray:
-    return Float64MultiArray(data=[float(value) for value in values])
-
-
-_MESSAGES: dict[str, Callable[[np.ndarray, Action, int], Any]] = {
-    "servo_twist": twist_message,
-    "forward_command": _forward_message,
-}
 
 
 def _image_fault(message: Any, camera: Camera) -> str | None:
