@@ -73,6 +73,8 @@ COMMANDS: dict[Verb, Command] = {
         "como_core.cli.data:recover", "save what is left of recordings that a crash cut off; originals stay"),
     ("data", "label"): Command(
         "como_core.cli.data:label", "say whether a recorded episode was a success"),
+    ("interface", "check"): Command(
+        "como_core.cli.interface:check", "read a robot's interface file, and compare it with the running graph"),
     ("bench",): Command(
         "como_core.cli.bench:bench", "speed and memory on this machine, against limits measured in the same run"),
     ("launch",): Command(
@@ -91,6 +93,7 @@ EXAMPLES = {
     ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",
     ("data", "recover"): "como data recover bags/",
     ("data", "label"): "como data label bags/ episode_0003 success",
+    ("interface", "check"): "como interface check config/interfaces/ur5e.yaml --live",
     ("bench",): "como bench motion -o bench_motion.json",
     ("launch",): "como launch sim env:=metaworld:drawer-open-v3",
 }
