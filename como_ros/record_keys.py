@@ -13,6 +13,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import rclpy
 from rclpy.node import Node
@@ -34,7 +35,7 @@ class RecordKeys(Node):
 
     def __init__(self) -> None:
         super().__init__("record_keys")
-        self._verbs = {key: self.create_client(Trigger, f"record/{verb}") for key, verb in KEYS.items()}
+        self._verbs: dict[str, Any] = {key: self.create_client(Trigger, f"record/{verb}") for key, verb in KEYS.items()}
 
     def press(self, key: str) -> str:
         """The answer of the service of `key`, as a line."""
