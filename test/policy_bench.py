@@ -1,5 +1,6 @@
 """A bench for policy_node: a robot's streams over real DDS, a watch on what the node sends, a hand on its services."""
 
+import array
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -22,13 +24,14 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from como_core.interface import Interface
 from como_ros import qos
 from como_ros.images import image_message
-from como_ros.messages import message_class, state_message, to_stamp
+from como_ros.messages import header, message_class, state_message, to_stamp
 from como_ros.processes import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -183,6 +186,12 @@ class Robot:
     def _now_ns(self) -> int:
         return time.time_ns() if self.clock_s is None else round(self.clock_s * 1e9)
 
+    def _picture(self, name: str, ns: int) -> Any:
+        if self._interface.cameras[name].type == "sensor_msgs/msg/Image":
+            return image_message(self.image, ns, name)
+        jpeg = cv2.imencode(".jpg", self.image[..., ::-1])[1].tobytes()
+        return CompressedImage(header=header(ns, name), format="jpeg", data=array.array("B", jpeg))
+
     def _run(self) -> None:
         while not self._ended.wait(self.PERIOD_S):
             if self._clock is not None and self.clock_s is not None:
@@ -193,7 +202,7 @@ class Robot:
                     continue
                 ns = self.frozen.get(name, self._now_ns())
                 if name in self._interface.cameras:
-                    publisher.publish(image_message(self.image, ns, name))
+                    publisher.publish(self._picture(name, ns))
                 else:
                     stream = self._interface.state[name]
                     publisher.publish(state_message(self.values[name], stream, ns, self._interface.action.frame))

@@ -60,7 +60,7 @@ def test_torch_is_no_hard_dependency(manifest: ElementTree.Element) -> None:
 
 def test_every_ros_package_used_is_declared(manifest: ElementTree.Element) -> None:
     declared = {element.text for element in manifest if element.tag.endswith("depend")}
-    used = {name for name in _imported("como_ros") if re.fullmatch(r"rclpy|launch\w*|\w+_(msgs|srvs|interfaces)", name)}
+    used = {name for name in _imported("como_ros") if re.fullmatch(r"rclpy|launch\w*|cv_bridge|\w+_(msgs|srvs|interfaces)", name)}
     assert {"rclpy", "sensor_msgs"} <= used <= declared
 
 
@@ -69,7 +69,7 @@ def test_every_library_used_is_declared() -> None:
     declared = {_normalised(re.split(r"[\[<>=!~;]", name)[0]) for name in _requirements()}
     used = {name for name in _imported("como_core") | _imported("como_ros")
             if name not in sys.stdlib_module_names and not name.startswith("como_")}
-    libraries = {name for name in used if not re.fullmatch(r"rclpy|launch\w*|\w+_(msgs|srvs|interfaces)", name)}
+    libraries = {name for name in used if not re.fullmatch(r"rclpy|launch\w*|cv_bridge|\w+_(msgs|srvs|interfaces)", name)}
     names = {_normalised(_DISTRIBUTION.get(name, name)) for name in libraries}
     assert "torch" in names
     assert names <= declared, f"imported, but not in setup.py: {sorted(names - declared)}"

@@ -197,3 +197,14 @@ def test_an_unknown_blend_is_named_with_the_nearest(ros_domain: dict[str, str], 
         assert not bench.transition("configure")
         process.wait_text("'crossfade' is not one of cross_fade, temporal_ensemble, real_time_chunking; did you mean "
                           "'cross_fade'?", 2.0)
+
+
+def test_compressed_cameras_are_seen(ros_domain: dict[str, str], begin: Begin) -> None:
+    camera = replace(INTERFACE.cameras["front"], type="sensor_msgs/msg/CompressedImage")
+    squeezed = replace(INTERFACE, cameras={"front": camera})
+    with Bench(squeezed, ros_domain) as bench, robot(bench) as arm:
+        process = begin(Script(action=(0.0, 0.1, 0.0, 0.5)), squeezed)
+        bench.wait_commands(10)
+        arm.image = np.full((32, 32, 3), 90, np.uint8)
+        process.wait_text("output stopped: the policy gave no chunk: ComoError: topic 'camera/image_raw': an image of "
+                          "32 x 32 pixels, expected 64 x 64")
