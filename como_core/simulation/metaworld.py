@@ -11,12 +11,13 @@ import atexit
 import dataclasses
 import sys
 import weakref
+from collections.abc import Mapping
 
 import numpy as np
 
 from como_core.interface import Interface, load_interface
 from como_core.resources import resource
-from como_core.simulation.environment import SimulationError, unknown_task
+from como_core.simulation.environment import SimulationError, known_views, unknown_task
 from como_core.simulation.graphics import explained, select_backend
 
 select_backend()
@@ -50,23 +51,22 @@ VIEWS = {"front": (125.0, -36.0), "left": (55.0, -36.0), "high": (125.0, -65.0)}
 
 
 class MetaWorld:
-    """One Meta-World task behind `Env`, seen from the front, or as "task@view" from one of VIEWS.
+    """One Meta-World task behind `Env`, seen from the front, or from those of VIEWS that `views` names.
 
-    The camera keeps its name, and the environment that of the task: only the pictures differ. Raises SimulationError
-    for a task or view that does not exist.
+    views: camera name -> view, as `make_env` reads them. An only camera keeps its name, and the environment that of
+    the task: only the pictures differ. Raises SimulationError for a task or view that does not exist.
     """
 
-    camera = "front"
     period_s = STEPS_PER_PERIOD * STEP_S
+    time_limit_s = 4.0
 
-    def __init__(self, task: str, size: int = 64) -> None:
-        task, _, view = task.partition("@")
+    def __init__(self, task: str, size: int = 64, views: Mapping[str, str] | None = None) -> None:
         if task not in TASKS:
             raise unknown_task("metaworld", task, TASKS)
-        if view and view not in VIEWS:
-            raise SimulationError(f"metaworld:{task}: no view {view!r}; views: {', '.join(VIEWS)}")
         self.name = f"metaworld:{task}"
-        self.interface = _interface(size)
+        seen = known_views(self.name, dict(views or {}), tuple(VIEWS), {"front": "front"})
+        self.interface = _interface(size, tuple(seen))
+        self.camera = next(iter(seen))
         self.instruction = task.rsplit("-v", 1)[0].replace("-", " ")
         env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task + _SUFFIX]()
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
@@ -74,7 +74,7 @@ class MetaWorld:
         self._env = env
         self._size = size
         self._renderer: mujoco.Renderer | None = None
-        self._camera = _fixed_camera(*VIEWS[view or self.camera])
+        self._cameras = {camera: _fixed_camera(*VIEWS[view]) for camera, view in seen.items()}
         self._privileged: np.ndarray | None = None
         self._success = False
         _dress_scene(env.model, _GOAL_SITES.get(task))
@@ -102,8 +102,12 @@ class MetaWorld:
             self._privileged, _, _, _, info = self._env.step(np.clip(effort, -1.0, 1.0).astype(np.float32))
             self._success = self._success or bool(info["success"])
 
-    def render(self) -> np.ndarray:
-        """What the camera sees now, uint8 [size, size, 3], RGB."""
+    def rest(self) -> np.ndarray:
+        """No velocity, the gripper open: float32 [4]."""
+        return np.zeros(4, np.float32)
+
+    def render(self, camera: str | None = None) -> np.ndarray:
+        """What a camera sees now, uint8 [size, size, 3], RGB."""
         self._need_reset()
         if self._renderer is None:
             self._renderer = _make_renderer(self._env.model, self._size)
@@ -112,12 +116,22 @@ class MetaWorld:
             self._free = weakref.finalize(self, self._renderer.close)
             self._free.atexit = False
             atexit.register(self._free)
-        self._renderer.update_scene(self._env.data, self._camera)
+        self._renderer.update_scene(self._env.data, self._cameras[camera or self.camera])
         return self._renderer.render().copy()
 
     def state(self) -> np.ndarray:
         """Hand position in metres and gripper opening in [0, 1], float32 [4]."""
         return self.privileged()[:4].astype(np.float32)
+
+    def path(self, actions: np.ndarray) -> np.ndarray:
+        """Positions [K + 1, 3] in metres of a hand that moves at the velocities `actions` [K, 4]."""
+        moves = np.asarray(actions, np.float64)[:, :3] * self.period_s
+        return self.privileged()[:3] + np.concatenate([np.zeros((1, 3)), np.cumsum(moves, axis=0)])
+
+    def project(self, points: np.ndarray, camera: str | None = None) -> np.ndarray:
+        """Column and row of points [N, 3] in metres, as shares of the picture, [N, 2]."""
+        return _seen_at(np.asarray(points, np.float64), self._cameras[camera or self.camera],
+                        float(self._env.model.vis.global_.fovy))
 
     def privileged(self) -> np.ndarray:
         """Meta-World's own observation with hand, objects and goal, float64 [39]."""
@@ -141,11 +155,13 @@ class MetaWorld:
             raise SimulationError(f"{self.name}: call reset(seed) first")
 
 
-def _interface(size: int) -> Interface:
-    """The installed interface of this robot, its camera resized."""
+def _interface(size: int, cameras: tuple[str, ...]) -> Interface:
+    """The installed interface of this robot with these cameras; one that it does not list has a topic of its own."""
     interface = load_interface(resource("config/interfaces/metaworld.yaml"))
-    camera = dataclasses.replace(interface.cameras[MetaWorld.camera], width=size, height=size)
-    return dataclasses.replace(interface, cameras={MetaWorld.camera: camera})
+    listed = next(iter(interface.cameras.values()))
+    made = {name: dataclasses.replace(interface.cameras.get(name) or dataclasses.replace(
+        listed, topic=f"{name}/{listed.topic}"), width=size, height=size) for name in cameras}
+    return dataclasses.replace(interface, cameras=made)
 
 
 def _dress_scene(model: mujoco.MjModel, goal_site: str | None) -> None:
@@ -164,6 +180,17 @@ def _fixed_camera(azimuth_deg: float, elevation_deg: float) -> mujoco.MjvCamera:
     camera.lookat[:] = _LOOKAT_M
     camera.distance, camera.azimuth, camera.elevation = _DISTANCE_M, azimuth_deg, elevation_deg
     return camera
+
+
+def _seen_at(points: np.ndarray, camera: mujoco.MjvCamera, fovy_deg: float) -> np.ndarray:
+    """Pinhole projection [N, 2] of points [N, 3] by a free camera, which looks at `lookat` from `distance` away."""
+    azimuth, elevation = np.radians(camera.azimuth), np.radians(camera.elevation)
+    forward = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+    right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+    up = np.cross(right, forward)
+    offset = points - (camera.lookat - camera.distance * forward)
+    scale = 0.5 / np.tan(np.radians(fovy_deg) / 2) / np.maximum(offset @ forward, 1e-6)
+    return np.stack([0.5 + offset @ right * scale, 0.5 - offset @ up * scale], axis=1)
 
 
 def _make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
