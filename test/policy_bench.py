@@ -26,7 +26,7 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float64, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from como_core.interface import Interface
 from como_ros import qos
@@ -76,6 +76,9 @@ class Bench:
     def reset(self) -> tuple[bool, str]:
         answer = self._call(Trigger, "policy_node/reset", Trigger.Request())
         return answer.success, answer.message
+
+    def pause(self, paused: bool) -> None:
+        assert self._call(SetBool, "policy_node/pause", SetBool.Request(data=paused)).success
 
     def set_parameter(self, name: str, value: object) -> None:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])

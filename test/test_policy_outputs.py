@@ -11,7 +11,7 @@ import pytest
 from policy_bench import Bench, PolicyProcess, robot
 from scripted_policy import Script, scripted_policies
 
-from como_core.interface import Action, Gripper, Interface, Limits, StateStream, load_interface
+from como_core.interface import Action, Gripper, Limits, StateStream, load_interface
 from como_core.interface.names import POSE_FIELDS
 from como_core.resources import resource
 from como_ros.messages import NS_PER_S, stamp_ns

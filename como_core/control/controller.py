@@ -60,7 +60,7 @@ class Controller:
         self._motion: Motion = kind(self._action, self._guard, blender)
         self._ages = StreamAges(interface.max_age_s, self._settings.wall_rate, self._settings.margin_s)
         self._buffer = ObservationBuffer(interface)
-        self._operator = Operator(self._settings.deadman_max_age_s)
+        self._operator = Operator(self._settings.deadman_max_age_s, self._settings.estop_required)
         self._state_wait_s = max((1 / stream.rate_hz for stream in interface.state.values()), default=0.0)
         self._latch = Latch()
         self._lock = threading.RLock()
