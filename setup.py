@@ -62,6 +62,8 @@ setup(
             "sim_node = como_ros.sim_node:main",
             "expert_node = como_ros.expert_node:main",
             "recorder_node = como_ros.recorder_node:main",
+            "record_keys = como_ros.record_keys:main",
+            "replay = como_ros.replay:main",
             "policy_node = como_ros.policy_node:main",
         ],
     },
