@@ -58,18 +58,23 @@ def _chunk(values: list[float], spacing: int = 1) -> ActionChunk:
                        np.array([[value, 0.5] for value in values], np.float32))
 
 
+def _player(timing: Timing) -> ChunkPlayer:
+    """Of one velocity and a gripper, at 10 Hz."""
+    return ChunkPlayer(np.zeros(2), np.array([False, True]), 0.1, timing)
+
+
 def _play(player: ChunkPlayer, periods: range) -> list[float]:
     return [round(float(player.action(period)[0]), 4) for period in periods]
 
 
 def test_a_chunk_is_played_by_its_own_time_and_late_steps_are_dropped() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=2, blend_periods=0))
+    player = _player(Timing(latency_periods=2, blend_periods=0))
     player.answer(0, _chunk([1, 2, 3, 4]))
     assert _play(player, range(6)) == [0, 0, 3, 4, 0, 0]
 
 
 def test_the_old_chunk_goes_on_until_the_new_one_is_there() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=1, blend_periods=0))
+    player = _player(Timing(latency_periods=1, blend_periods=0))
     player.answer(0, _chunk([1, 1, 1, 1, 1, 1]))
     assert _play(player, range(3)) == [0, 1, 1]
     player.answer(3, _chunk([2, 2, 2]))
@@ -77,7 +82,7 @@ def test_the_old_chunk_goes_on_until_the_new_one_is_there() -> None:
 
 
 def test_a_new_chunk_fades_in() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=0, blend_periods=4))
+    player = _player(Timing(latency_periods=0, blend_periods=4))
     player.answer(0, _chunk([1] * 9))
     assert _play(player, range(2)) == [1, 1]
     player.answer(2, _chunk([2] * 7))
@@ -85,20 +90,20 @@ def test_a_new_chunk_fades_in() -> None:
 
 
 def test_steps_slower_than_the_control_period_are_held() -> None:
-    player = ChunkPlayer(2, 0.1, AT_ONCE)
+    player = _player(AT_ONCE)
     player.answer(0, _chunk([1, 2], spacing=3))
     assert _play(player, range(7)) == [1, 1, 1, 2, 2, 2, 0]
 
 
 def test_with_no_plan_left_the_arm_stops_and_the_gripper_stays() -> None:
-    player = ChunkPlayer(2, 0.1, AT_ONCE)
+    player = _player(AT_ONCE)
     player.answer(0, _chunk([1]))
     np.testing.assert_array_equal(player.action(0), np.float32([1, 0.5]))
     np.testing.assert_array_equal(player.action(1), np.float32([0, 0.5]))
 
 
 def test_a_chunk_that_is_late_as_a_whole_changes_nothing() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=3, blend_periods=0))
+    player = _player(Timing(latency_periods=3, blend_periods=0))
     player.answer(0, _chunk([1, 1, 1, 1, 1, 1, 1]))
     player.answer(2, _chunk([9, 9]))
     assert _play(player, range(7)) == [0, 0, 0, 1, 1, 1, 1]
