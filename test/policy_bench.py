@@ -44,11 +44,11 @@ class Bench:
     sent      (wall time, message) of everything on the command topic; `grips` likewise for the gripper
     """
 
-    def __init__(self, interface: Interface, domain: dict[str, str]) -> None:
-        self.interface = interface
+    def __init__(self, interface: Interface, domain: dict[str, str], namespace: str = "") -> None:
+        self.interface, self._namespace = interface, namespace
         self._context = Context()
         rclpy.init(context=self._context, domain_id=int(domain["ROS_DOMAIN_ID"]))
-        self.node = rclpy.create_node("bench", context=self._context)
+        self.node = rclpy.create_node("bench", context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.sent: list[tuple[float, Any]] = []
@@ -89,7 +89,8 @@ class Bench:
 
     def report(self, name: str) -> DiagnosticStatus:
         """The newest diagnostic status `policy_node: <name>`; an empty one before the first."""
-        return self._reports.get(f"policy_node: {name}", DiagnosticStatus())
+        node = f"{self._namespace}/policy_node".lstrip("/")
+        return self._reports.get(f"{node}: {name}", DiagnosticStatus())
 
     def wait_report(self, name: str, text: str, timeout_s: float = 5.0) -> DiagnosticStatus:
         """Wait until a status says `text`."""
