@@ -26,21 +26,20 @@ from pathlib import Path
 import numpy as np
 
 from como_core.action_chunk import ActionChunk, Observation, Policy
+from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.evaluation.parity import Parity, compare
 from como_core.formats.bag_reader import BagReader
 from como_core.formats.rosbag import frame_stamps_ns, note_of, read_bag
-from como_core.interface import require_same
+from como_core.interface import Interface, load_interface, require_same
 from como_core.training.checkpoint import INTERFACE
 from como_ros.chunk_topic import GRIPPER
 from como_ros.policy_node import load_checkpoint
 from como_ros.processes import NodeProcess
-from como_ros.replay_session import Session
+from como_ros.replay_session import SAME_STAMP_NS, Session
 
 # Next to the demo's; only what replays there hears it.
 DOMAIN = 78
-# A chunk of the same observation has its stamp, but for the rounding of seconds in float64.
-SAME_STAMP_NS = 1_000_000
 # Of the frames that training would use; the first few may come before the node has every stream.
 MIN_SHARE = 0.8
 
@@ -58,26 +57,54 @@ class Options:
     start_timeout_s: float = 120.0
     node: tuple[str, ...] = ()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What keeps the replay to itself: its domain, and this machine."""
+        return {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
 
 def replay(options: Options) -> Parity:
     """Run the node on the bag and compare. Raises ComoError where bag, policy or domain cannot be used."""
     if not options.policy.is_dir():
         raise ComoError(f"policy {options.policy}: no such folder (expected a checkpoint of `como policy train`)")
-    policy = load_checkpoint(options.policy, options.device)
+    interface = load_interface(options.policy / INTERFACE)
     note = note_of(options.bag)
     if note.interface is not None:
-        require_same(policy.interface, note.interface, f"the checkpoint {options.policy}", f"the bag {options.bag}")
-    episode = read_bag(options.bag, policy.interface)
+        require_same(interface, note.interface, f"the checkpoint {options.policy}", f"the bag {options.bag}")
+    with ExitStack() as stack:
+        bag = stack.enter_context(BagReader(options.bag))
+        os.environ.update(options.environment)
+        session = stack.enter_context(Session(interface, bag, options.domain))
+        session.require_alone()
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="como_replay_"))) / "policy_node.log"
+        parameters = _parameters(options, interface, note.instruction)
+        node = stack.enter_context(NodeProcess("policy_node", parameters, log, options.environment,
+                                               program=options.node))
+        # The node loads the checkpoint meanwhile.
+        policy = load_checkpoint(options.policy, options.device)
+        episode = read_bag(options.bag, interface)
+        session.wait_active(node, options.start_timeout_s)
+        answers = session.play(node, options.chunk_timeout_s)
+    return _compared(options, policy, episode, answers)
+
+
+def _parameters(options: Options, interface: Interface, instruction: str | None) -> dict[str, object]:
+    fastest_hz = max(camera.rate_hz for camera in interface.cameras.values())
+    return {
+        "policy": options.policy.absolute(), "interface": (options.policy / INTERFACE).absolute(),
+        "device": options.device, "instruction": instruction or "", "use_sim_time": True, "autostart": True,
+        "enable_output": False,
+        # Every frame is asked for, and however long a busy machine takes over one, no stream is called stale for it.
+        "replan_hz": float(min(fastest_hz, 100.0)), "rate_factor": 0.01,
+    }
+
+
+def _compared(options: Options, policy: Policy, episode: Episode, answers: Sequence[tuple[int, ActionChunk]]) -> Parity:
+    """Answers, each with the stamp of its observation, beside what the policy says of the frame of that stamp."""
     stamps_ns = frame_stamps_ns(episode)
-
-    def offline(frame: int) -> ActionChunk:
-        images = {name: frames[frame] for name, frames in episode.images.items()}
-        state = None if episode.state is None else episode.state[frame]
-        return policy.predict(Observation(float(episode.timestamps[frame]), images, state, episode.instruction))
-
     served: dict[int, ActionChunk] = {}
     unmatched = 0
-    for stamp_ns, chunk in _served(options, policy, episode.instruction):
+    for stamp_ns, chunk in answers:
         frame = int(np.argmin(np.abs(stamps_ns - stamp_ns)))
         if abs(int(stamps_ns[frame]) - stamp_ns) < SAME_STAMP_NS:
             served[frame] = chunk
@@ -85,30 +112,14 @@ def replay(options: Options) -> Parity:
             unmatched += 1
     action = policy.interface.action
     names = [*action.names, *([GRIPPER] if action.gripper else [])]
-    return compare(names, {frame: offline(frame) for frame in served}, served, len(episode), unmatched,
-                   options.tolerance, MIN_SHARE)
+    return compare(names, {frame: _offline(policy, episode, frame) for frame in served}, served, len(episode),
+                   unmatched, options.tolerance, MIN_SHARE)
 
 
-def _served(options: Options, policy: Policy, instruction: str | None) -> list[tuple[int, ActionChunk]]:
-    """What the node answers: the stamp of each observation and its chunk."""
-    environment = {"ROS_DOMAIN_ID": str(options.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    os.environ.update(environment)
-    fastest_hz = max(camera.rate_hz for camera in policy.interface.cameras.values())
-    parameters = {
-        "policy": options.policy.absolute(), "interface": (options.policy / INTERFACE).absolute(),
-        "device": options.device, "instruction": instruction or "", "use_sim_time": True, "autostart": True,
-        "enable_output": False,
-        # Every frame is asked for, and however long a busy machine takes over one, no stream is called stale for it.
-        "replan_hz": float(min(fastest_hz, 100.0)), "rate_factor": 0.01,
-    }
-    with ExitStack() as stack:
-        bag = stack.enter_context(BagReader(options.bag))
-        session = stack.enter_context(Session(policy.interface, bag, options.domain))
-        session.require_alone()
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="como_replay_"))) / "policy_node.log"
-        node = stack.enter_context(NodeProcess("policy_node", parameters, log, environment, program=options.node))
-        session.wait_active(node, options.start_timeout_s)
-        return session.play(node, options.chunk_timeout_s)
+def _offline(policy: Policy, episode: Episode, frame: int) -> ActionChunk:
+    images = {name: frames[frame] for name, frames in episode.images.items()}
+    state = None if episode.state is None else episode.state[frame]
+    return policy.predict(Observation(float(episode.timestamps[frame]), images, state, episode.instruction))
 
 
 def parser() -> argparse.ArgumentParser:
