@@ -143,11 +143,11 @@ def test_a_trial_that_does_not_succeed_ends_at_the_horizon() -> None:
 def test_processes_log_and_films_of_real_trials(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", {"policy": "replay"})
     load = partial(_replay, 2)
-    trials = run_trials(load, [BUTTON], [2, 3], processes=2, horizon=60, log=log, films=tmp_path / "films")
+    trials = run_trials(load, [BUTTON], [2, 3], processes=2, horizon_s=1.5, log=log, films=tmp_path / "films")
     assert [(trial.env, trial.seed) for trial in trials] == [(BUTTON, 2), (BUTTON, 3)]
     assert trials[0].success
     assert 0.5 < trials[0].duration_s < 1.5
-    assert trials == run_trials(load, [BUTTON], [2, 3], processes=1, horizon=60, films=tmp_path / "again")
+    assert trials == run_trials(load, [BUTTON], [2, 3], processes=1, horizon_s=1.5, films=tmp_path / "again")
     film = read_video(tmp_path / "films" / str(trials[0].film))
     np.testing.assert_allclose(np.diff(film.timestamps), 0.1, atol=1e-3)
     assert len(film) == int(np.ceil(round(trials[0].duration_s / 0.025) / 4)) + 1
@@ -159,11 +159,11 @@ def _no_policy() -> Replay:
 
 def test_trials_in_the_log_are_not_run_again(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    first = run_trials(partial(_replay, 2), [BUTTON], [2], processes=1, horizon=8, log=TrialLog(path))
-    again = run_trials(_no_policy, [BUTTON], [2], processes=1, horizon=8, log=TrialLog(path))
+    first = run_trials(partial(_replay, 2), [BUTTON], [2], processes=1, horizon_s=0.2, log=TrialLog(path))
+    again = run_trials(_no_policy, [BUTTON], [2], processes=1, horizon_s=0.2, log=TrialLog(path))
     assert again == first
     with pytest.raises(ComoError, match="not needed"):
-        run_trials(_no_policy, [BUTTON], [2, 4], processes=2, horizon=8, log=TrialLog(path))
+        run_trials(_no_policy, [BUTTON], [2, 4], processes=2, horizon_s=0.2, log=TrialLog(path))
 
 
 def test_a_policy_of_another_robot_is_refused_with_the_key() -> None:

@@ -17,6 +17,7 @@ from como_core.interface import Action
 REPLAN_HZ = 10.0  # these three as policy_node's parameters
 BLEND_S = 0.05
 LATENCY_S = 0.025
+REAL_TIME = {"replan_hz": REPLAN_HZ, "blend_s": BLEND_S, "latency_s": LATENCY_S}
 
 _EARLY = 1e-3  # periods; times of steps are rounded on their way here
 

@@ -11,8 +11,11 @@ Suites: metaworld (a task of Meta-World v3), pusht (gym-pusht), libero (hf-liber
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -85,14 +88,16 @@ def make_env(name: str, size: int = 64, cameras: Sequence[str] = ()) -> Env:
     Raises SimulationError for an unknown suite, task or view, with the nearest one that exists, and for a suite that
     is not installed, with the way to install it.
     """
-    suite, _, task = name.partition(":")
-    if suite not in _SUITES or (not task and suite not in _ONE_TASK):
-        near = difflib.get_close_matches(suite, _SUITES, n=1)
-        hint = f"did you mean {name.replace(suite, near[0], 1)!r}? " if near and near[0] != suite else ""
-        raise SimulationError(f"unknown environment {name!r}: {hint}expected suite:task, such as "
-                              f"'metaworld:drawer-open-v3'; suites: {', '.join(_SUITES)}")
-    task, _, views = task.partition("@")
-    return _SUITES[suite](task, size, _named_views(name, views.split("|") if views else [], cameras))
+    suite, task, views = _parts(name)
+    return _SUITES[suite].make(task, size, _named_views(name, views, cameras))
+
+
+def check_env(name: str) -> None:
+    """Raise SimulationError where `make_env` would for want of a suite or a task, without building anything."""
+    suite, task, _ = _parts(name)
+    tasks = _SUITES[suite].tasks()
+    if task not in tasks:
+        raise unknown_task(suite, task, tasks)
 
 
 def unknown_task(suite: str, task: str, valid: list[str]) -> SimulationError:
@@ -120,6 +125,18 @@ def known_views(name: str, views: dict[str, str], valid: Sequence[str], default:
     return found or default
 
 
+def _parts(name: str) -> tuple[str, str, list[str]]:
+    """Suite, task and views of an environment's name."""
+    suite, _, rest = name.partition(":")
+    task, _, views = rest.partition("@")
+    if suite not in _SUITES or not (task or _SUITES[suite].only_task):
+        near = difflib.get_close_matches(suite, _SUITES, n=1)
+        hint = f"did you mean {name.replace(suite, near[0], 1)!r}? " if near and near[0] != suite else ""
+        raise SimulationError(f"unknown environment {name!r}: {hint}expected suite:task, such as "
+                              f"'metaworld:drawer-open-v3'; suites: {', '.join(_SUITES)}")
+    return suite, task or _SUITES[suite].only_task, views.split("|") if views else []
+
+
 def _named_views(name: str, views: list[str], cameras: Sequence[str]) -> dict[str, str]:
     """Camera -> view; "" is a view that the camera's name chooses, or the name of an only camera."""
     if not views:
@@ -132,18 +149,33 @@ def _named_views(name: str, views: list[str], cameras: Sequence[str]) -> dict[st
     return dict(zip(cameras or (views if len(views) > 1 else [""]), views, strict=True))
 
 
-def _metaworld(task: str, size: int, views: dict[str, str]) -> Env:
-    _require("metaworld", ("mujoco", "metaworld"), "pip install -e '.[sim]'")
-    from como_core.simulation.metaworld import MetaWorld  # takes seconds to import; other suites do not need it
+@dataclass(frozen=True)
+class _Suite:
+    """Where a suite is: its module, imported when it is asked for, what that needs, and how to install this.
 
-    return MetaWorld(task, size, views)
+    The module has TASKS, and `make(task, size, views)` that builds an Env.
+    """
+
+    name: str
+    module: str
+    needs: tuple[str, ...]
+    remedy: str
+    only_task: str = ""
+
+    def make(self, task: str, size: int, views: dict[str, str]) -> Env:
+        env: Env = self._open().make(task, size, views)
+        return env
+
+    def tasks(self) -> list[str]:
+        return list(self._open().TASKS)
+
+    def _open(self) -> ModuleType:
+        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        if missing:
+            raise SimulationError(f"suite {self.name!r} needs {' and '.join(missing)}: {self.remedy}")
+        return importlib.import_module(self.module)
 
 
-def _require(suite: str, modules: Sequence[str], remedy: str) -> None:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SimulationError(f"suite {suite!r} needs {' and '.join(missing)}: {remedy}")
-
-
-_SUITES: dict[str, Callable[[str, int, dict[str, str]], Env]] = {"metaworld": _metaworld}
-_ONE_TASK: tuple[str, ...] = ()
+_SUITES = {suite.name: suite for suite in (
+    _Suite("metaworld", "como_core.simulation.metaworld", ("mujoco", "metaworld"), "pip install -e '.[sim]'"),
+)}

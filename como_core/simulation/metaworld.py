@@ -73,7 +73,7 @@ class MetaWorld:
         env.max_path_length = sys.maxsize  # the length of an episode is the caller's business
         self._env = env
         self._size = size
-        self._renderer: mujoco.Renderer | None = None
+        self._renderer: _Renderer | None = None
         self._cameras = {camera: _fixed_camera(*VIEWS[view]) for camera, view in seen.items()}
         self._privileged: np.ndarray | None = None
         self._success = False
@@ -110,14 +110,10 @@ class MetaWorld:
         """What a camera sees now, uint8 [size, size, 3], RGB."""
         self._need_reset()
         if self._renderer is None:
-            self._renderer = _make_renderer(self._env.model, self._size)
-            # MuJoCo ends EGL by atexit, which runs in reverse order: registered now, the context goes before it. The
-            # exit hook of weakref itself is older, and would come too late.
-            self._free = weakref.finalize(self, self._renderer.close)
-            self._free.atexit = False
-            atexit.register(self._free)
-        self._renderer.update_scene(self._env.data, self._cameras[camera or self.camera])
-        return self._renderer.render().copy()
+            key = self.name, self._size
+            self._renderer = _RENDERERS.get(key) or _Renderer(self._env.model, self._size)
+            _RENDERERS[key] = self._renderer
+        return self._renderer.render(self._env.model, self._env.data, self._cameras[camera or self.camera])
 
     def state(self) -> np.ndarray:
         """Hand position in metres and gripper opening in [0, 1], float32 [4]."""
@@ -145,14 +141,15 @@ class MetaWorld:
         return self._success
 
     def close(self) -> None:
-        """Free the renderer; it comes back at the next `render`."""
-        if self._renderer is not None:
-            self._free()
-            self._renderer = None
+        """Free the renderer, unless others use it; it comes back at the next `render`."""
+        self._renderer = None
 
     def _need_reset(self) -> None:
         if self._privileged is None:
             raise SimulationError(f"{self.name}: call reset(seed) first")
+
+
+make = MetaWorld
 
 
 def _interface(size: int, cameras: tuple[str, ...]) -> Interface:
@@ -193,13 +190,34 @@ def _seen_at(points: np.ndarray, camera: mujoco.MjvCamera, fovy_deg: float) -> n
     return np.stack([0.5 + offset @ right * scale, 0.5 - offset @ up * scale], axis=1)
 
 
-def _make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
-    """A renderer without multi-sampling, shadows and mirrors: three times as fast in software, same content."""
-    model.vis.quality.offsamples = 0
-    try:
-        renderer = mujoco.Renderer(model, size, size)
-    except (ImportError, RuntimeError, mujoco.FatalError) as error:
-        raise explained(error) from error
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-    return renderer
+class _Renderer:
+    """A renderer without multi-sampling, shadows and mirrors: three times as fast in software, same content.
+
+    Simulators of one task in a process share it: making one costs more than a trial.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size: int) -> None:
+        model.vis.quality.offsamples = 0
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except (ImportError, RuntimeError, mujoco.FatalError) as error:
+            raise explained(error) from error
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._options, self._nothing = mujoco.MjvOption(), mujoco.MjvPerturb()
+        # MuJoCo ends EGL by atexit, which runs in reverse order: registered now, the context goes before it. The exit
+        # hook of weakref itself is older, and would come too late.
+        free = weakref.finalize(self, self._renderer.close)
+        free.atexit = False
+        atexit.register(free)
+
+    def render(self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera) -> np.ndarray:
+        """What `camera` sees of `data`: uint8 [size, size, 3]. Any model of the same task will do, each has its own
+        places of things."""
+        mujoco.mjv_updateScene(model, data, self._options, self._nothing, camera, mujoco.mjtCatBit.mjCAT_ALL,
+                               self._renderer.scene)
+        picture: np.ndarray = self._renderer.render().copy()
+        return picture
+
+
+_RENDERERS: weakref.WeakValueDictionary[tuple[str, int], _Renderer] = weakref.WeakValueDictionary()

@@ -44,13 +44,13 @@ class BatchPolicy(Policy, Protocol):
 
 
 def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[int], *, processes: int = 2,
-               horizon: int | None = None, timing: Timing | None = None, log: TrialLog | None = None,
+               horizon_s: float | None = None, timing: Timing | None = None, log: TrialLog | None = None,
                films: Path | None = None, strips: Path | None = None, batch: int = BATCH,
                title: str = "trials") -> list[Trial]:
     """One trial from each start state (env, seed), in that order; the same policy gives the same trials.
 
     load     makes the policy, once in each process; it must be picklable, such as partial(load_policy, folder)
-    horizon  control periods after which a trial ends as a failure; the environment's time limit where None
+    horizon_s  simulated seconds after which a trial ends as a failure; the environment's time limit where None
     timing   how the policy is run; as policy_node does, where None
     log      trials in it are not run again, and each new one is in it as soon as it is done
     films    a folder for an mp4 of each trial, of the pictures that the policy was asked about
@@ -64,7 +64,7 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
     starts = [(env, seed) for env in envs for seed in seeds]
     missing = [start for start in starts if start not in known]
     side_by_side = max(1, min(batch, -(-len(missing) // max(1, processes))))
-    make_runner = partial(_Runner, load, horizon, timing, side_by_side, _Pictures(films, strips))
+    make_runner = partial(_Runner, load, horizon_s, timing, side_by_side, _Pictures(films, strips))
     with Progress(len(starts), title, unit="trials", done=len(starts) - len(missing)) as progress:
         for start, trial in run_streams(make_runner, missing, processes):
             if log:
@@ -105,9 +105,10 @@ def env_for(interface: Interface, name: str, size: int | None = None) -> Env:
     return env if size is None else make_env(name, size, tuple(interface.cameras))
 
 
-def picture_name(env: str, seed: int) -> str:
-    """What the files of a trial's pictures are called, without their ending."""
-    return f"{re.sub('[^A-Za-z0-9._@-]', '_', env)}_{seed}"
+def picture_name(env: str, seed: int | None = None) -> str:
+    """What the files of pictures of an environment, or of one trial in it, are called, without their ending."""
+    name = re.sub("[^A-Za-z0-9._@-]", "_", env)
+    return name if seed is None else f"{name}_{seed}"
 
 
 def _stepped(interface: Interface) -> dict[str, Any]:
@@ -152,11 +153,11 @@ class _Running:
 class _Runner:
     """One policy and a few simulators per environment; steps several trials side by side."""
 
-    def __init__(self, load: Callable[[], Policy], horizon: int | None, timing: Timing | None, side_by_side: int,
-                 pictures: _Pictures) -> None:
+    def __init__(self, load: Callable[[], Policy], horizon_s: float | None, timing: Timing | None,
+                 side_by_side: int, pictures: _Pictures) -> None:
         self._policy = load()
         self._policy.warm_up()
-        self._horizon, self._timing, self._side_by_side, self._pictures = horizon, timing, side_by_side, pictures
+        self._horizon_s, self._timing, self._side_by_side, self._pictures = horizon_s, timing, side_by_side, pictures
         self._idle: dict[str, list[Env]] = defaultdict(list)
 
     def __call__(self, starts: Iterator[Start]) -> Iterator[tuple[Start, Trial]]:
@@ -179,7 +180,8 @@ class _Runner:
         name, seed = start
         env = self._idle[name].pop() if self._idle[name] else self._make(name)
         began = time.perf_counter()
-        run = TrialRun(env, seed, self._horizon, self._timing)
+        horizon = None if self._horizon_s is None else round(self._horizon_s / env.period_s)
+        run = TrialRun(env, seed, horizon, self._timing)
         return _Running(start, env, run, time.perf_counter() - began)
 
     def _answer(self, trials: list[_Running]) -> None:
