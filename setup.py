@@ -39,7 +39,7 @@ setup(
     ],
     install_requires=[
         "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "huggingface-hub",
-        "loguru", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags",
+        "loguru", "lz4", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags",
         "safetensors", "setuptools", "tensorboard", "torch", "transformers", "tyro", "vector-quantize-pytorch",
     ],
     extras_require={
