@@ -208,3 +208,24 @@ def test_compressed_cameras_are_seen(ros_domain: dict[str, str], begin: Begin) -
         arm.image = np.full((32, 32, 3), 90, np.uint8)
         process.wait_text("output stopped: the policy gave no chunk: ComoError: topic 'camera/image_raw': an image of "
                           "32 x 32 pixels, expected 64 x 64")
+
+
+@pytest.mark.parametrize("fault", ["frozen camera", "clock back"])
+def test_a_fault_ends_a_trajectory_that_is_under_way(fault: str, ros_domain: dict[str, str], begin: Begin) -> None:
+    """A chunk of 3 s would carry the arm on for as long; its end must come at once, and nothing after it."""
+    slow = replace(ARM, action=replace(ARM.action, limits=replace(LIMITS, jump=None)))
+    with Bench(slow, ros_domain) as bench, robot(bench, clock_s=1000.0) as arm:
+        process = begin(Script(action=(0.5, 0.5), ramp=(0.04, 0.0), steps=60), slow, use_sim_time=True)
+        bench.wait_commands(4)
+        if fault == "clock back":
+            arm.silent.add("joints")
+            arm.clock_s = 500.0
+            process.wait_text("the clock went back", 3.0)
+        else:
+            arm.freeze("front")
+            process.wait_text("output stopped: stream 'front' is stale", 5.0)
+        time.sleep(0.1)
+        times, positions, velocities = arrays(bench.sent[-1][1])
+        assert len(times) == 1 and times[0] < 0.3 and not velocities.any()
+        assert np.all(np.abs(positions[0] - 0.5) < 0.2), "near where it is, never zero"
+        assert bench.commands_within(0.5) == 0
