@@ -25,7 +25,7 @@ def evaluate(
     against: Path | None = None,
     films: bool = False,
     processes: int = 2,
-    batch: int = 4,
+    batch: int = 8,
     horizon_s: float | None = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     device: str = "cpu",

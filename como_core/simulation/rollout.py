@@ -29,7 +29,7 @@ from como_core.simulation.environment import Env, make_env
 from como_core.simulation.trial import Rollout, TrialRun
 from como_core.training.progress import Progress
 
-BATCH = 4
+BATCH = 8
 STRIP_FRAMES = 8
 
 Start = tuple[str, int]
