@@ -39,8 +39,9 @@ setup(
     ],
     install_requires=[
         "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "huggingface-hub",
-        "loguru", "lz4", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags",
-        "safetensors", "setuptools", "tensorboard", "torch", "transformers", "tyro", "vector-quantize-pytorch",
+        "loguru", "lz4", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich",
+        "rosbags", "safetensors", "setuptools", "tensorboard", "torch", "transformers", "tyro",
+        "vector-quantize-pytorch",
     ],
     extras_require={
         "ros": [
