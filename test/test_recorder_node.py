@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from bag_messages import joints
+from diagnostic_msgs.msg import DiagnosticArray
 from mcap.reader import make_reader
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.serialization import serialize_message
-from ros_client import LATCHED, RosClient
+from ros_client import LATCHED, TIMEOUT_S, RosClient
 from rosbags.rosbag2 import Reader
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
@@ -25,7 +26,7 @@ from como_core.interface import load_interface
 from como_core.resources import resource
 from como_ros.images import image_message
 from como_ros.messages import message_class, state_message, twist_message
-from como_ros.processes import NodeProcess
+from como_ros.processes import NodeProcess, wait_until
 
 INTERFACE = load_interface(resource("config/interfaces/metaworld.yaml"))
 CAMERA, POSE, GRIPPER = INTERFACE.cameras["front"], INTERFACE.state["ee_pose"], INTERFACE.state["gripper"]
@@ -83,6 +84,12 @@ def stop(client: RosClient) -> Trigger.Response:
     return client.trigger("record/stop")
 
 
+def messages_of(heard: list[tuple[float, DiagnosticArray]]) -> int:
+    """Messages of the episode under way, as the recorder's newest report says."""
+    values = {v.key: v.value for s in heard[-1][1].status if s.name.endswith(": episode") for v in s.values}
+    return int(values.get("messages", 0))
+
+
 def kept(client: RosClient) -> dict[str, Any]:
     answer = stop(client)
     assert answer.success, answer.message
@@ -105,6 +112,7 @@ def test_an_episode_is_stored_byte_by_byte(start_node: Start, tmp_path: Path) ->
         robot.replace(ACTION.topic, client.publisher(message_class(ACTION.type), ACTION.topic, RELIABLE))
         started = client.trigger("record/start")
         assert started.success, started.message
+        heard = client.listen(DiagnosticArray, "/diagnostics")
         again = client.trigger("record/start")
         assert not again.success and "is being recorded" in again.message
         for step in range(40):
@@ -124,7 +132,7 @@ def test_an_episode_is_stored_byte_by_byte(start_node: Start, tmp_path: Path) ->
         assert client.trigger("record/start").success
         for step in range(40, 45):
             robot.send(step)
-        assert not client.trigger("record/start").success
+        assert wait_until(lambda: messages_of(heard) == 5 * 5 + 1, TIMEOUT_S)  # and the gripper's last from before
     assert node.stop() == 0
     assert bags(output) == ["episode_0000", "episode_0001"], "Ctrl-C keeps what is whole"
     assert mcap_messages(output / "episode_0001")["/ee_pose"] == robot.sent["/ee_pose"][40:]
