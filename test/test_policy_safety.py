@@ -188,6 +188,7 @@ def test_joints_stop_where_the_hand_leaves_the_box(ros_domain: dict[str, str], b
         bench.wait_commands(10)
         arm.values["ee_pose"] = np.array([0.0, 0.6, 0.05], np.float32)
         process.wait_text("output stopped: workspace: the end effector is at [0.0, 0.6, 0.05]", 3.0)
+        time.sleep(0.1)  # what was sent before it arrives
         assert bench.commands_within(0.3) == 0
         assert all(m.data[0] == pytest.approx(0.5) for _, m in bench.sent), "and no zero is sent to a position"
 
