@@ -145,8 +145,8 @@ def test_eval_counts_successes_in_real_physics_and_goes_on_where_it_stopped(
     robot = load_interface(resource("config/interfaces/metaworld.yaml"))
     trained = TrainedConfig(config(), ("reach",))
     torch.manual_seed(0)
-    ones = Affine(np.zeros(4, np.float32), np.ones(4, np.float32))
-    save_policy(tmp_path, build_model(trained, robot), trained, robot, Normaliser(ones), "untrained")
+    ones = Normaliser(Affine(np.zeros(4, np.float32), np.ones(4, np.float32)))
+    save_policy(tmp_path, build_model(trained, robot, ones), trained, robot, ones, "untrained")
     command = ["policy", "eval", str(tmp_path), "--env", "metaworld:reach-v3", "--processes", "1", "--trials"]
     assert main([*command, "1"]) == 0
     before = (tmp_path / "eval/trials.jsonl").read_text()

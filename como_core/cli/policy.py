@@ -50,7 +50,7 @@ def train(
     import sys
 
     from como_core.interface import load_interface
-    from como_core.policy.model import load_preset
+    from como_core.policy.config import load_preset
     from como_core.policy.sources import open_training_data, recorded_interface
     from como_core.policy.train import train as run
 
