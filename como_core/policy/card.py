@@ -11,11 +11,12 @@ from como_core.episode import Episode
 from como_core.policy.checkpoint import TrainedConfig
 from como_core.policy.config import PolicyConfig
 from como_core.policy.cotraining import Video
+from como_core.policy.guard import Verdict
 from como_core.training.loop import History
 
 
-def write_card(trained: TrainedConfig, demonstrations: Sequence[Episode], video: Video | None, history: History,
-               command: str) -> str:
+def write_card(trained: TrainedConfig, demonstrations: Sequence[Episode], video: Video | None,
+               verdict: Verdict | None, history: History, command: str) -> str:
     """The text of the card, Markdown."""
     config, loop = trained.policy, trained.policy.training
     lines = [
@@ -33,7 +34,8 @@ def write_card(trained: TrainedConfig, demonstrations: Sequence[Episode], video:
         lines += [f"  - skipped {path}: {reason}" for path, reason in video.skipped]
         if video.fit:
             r2 = ", ".join(f"{value:.2f}" for value in video.fit.r2)
-            lines.append(f"- decoder: fitted on {video.fit.steps} steps; R2 on left-out demonstrations, per value: {r2}")
+            lines.append(f"- decoder: fitted on {video.fit.steps} steps; R2 on left-out demonstrations: {r2}")
+    lines += [f"- {line.strip()}" for line in (verdict.lines() if verdict else [])]
     return "\n".join(lines) + "\n"
 
 

@@ -109,9 +109,10 @@ class TrainedPolicy:
 
     def _prefix(self, observations: Sequence[Observation]) -> Tensor | None:
         """Actions that are carried out whatever is predicted, of unit scale: [B, P, A]."""
-        if any(observation.prefix is None for observation in observations):
+        prefixes = [observation.prefix for observation in observations if observation.prefix is not None]
+        if len(prefixes) < len(observations):
             return None
-        given = np.stack([observation.prefix for observation in observations])  # type: ignore[arg-type]
+        given = np.stack(prefixes)
         return torch.from_numpy(self._normaliser.action.normalise(self._space.encode(given))).to(self._device)
 
     def _state(self, state: np.ndarray | None) -> dict[str, Tensor]:

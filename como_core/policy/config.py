@@ -28,7 +28,7 @@ class DiffusionConfig:
 
     sampler: SamplerName = "flow"
     steps: int = 8
-    noise_draws: int = 4
+    noise_draws: int = 2
 
     def __post_init__(self) -> None:
         for name in ("steps", "noise_draws"):

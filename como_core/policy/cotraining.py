@@ -30,6 +30,7 @@ class CotrainingConfig:
     split          where the heads part: `trunk`, at its end; `encoder`, behind the observation encoder (heads,
                    diffusion)
     decoder        how latents are decoded (decoded)
+    guard_steps    of each of the two short trainings by which the guard sees whether the video helps; 0: no guard
     """
 
     mode: CotrainingMode = "decoded"
@@ -37,8 +38,11 @@ class CotrainingConfig:
     latent_weight: float = 0.3
     split: Literal["trunk", "encoder"] = "trunk"
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    guard_steps: int = 0
 
     def __post_init__(self) -> None:
+        if self.guard_steps < 0:
+            raise ValueError(f"guard_steps must be 0 or more, got {self.guard_steps}")
         if not 0 <= self.video_share <= 1:
             raise ValueError(f"video_share must lie in [0, 1], got {self.video_share}")
         if self.latent_weight < 0:
@@ -95,7 +99,8 @@ def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[E
         raise ComoError(f"the share of labels must lie in [0, 1], got {share:g}")
     names = [e.instruction or "" for e in demonstrations]
     wanted = {name: max(round(share * names.count(name)), 1 if share else 0) for name in names}
-    kept, freed = [], []
+    kept: list[Episode] = []
+    freed: list[Episode] = []
     for i, episode in enumerate(demonstrations):
         labelled = names[:i].count(names[i]) < wanted[names[i]]
         (kept if labelled else freed).append(episode)

@@ -25,7 +25,7 @@ class TextError(ComoError, ValueError):
 
 @dataclass(frozen=True)
 class TextConfig:
-    """model   a text encoder of `transformers`, by its name on the hub or its folder: the policy takes any sentence then.
+    """model   a text encoder of `transformers`, by its name on the hub or its folder, for any sentence.
                Empty: the instructions of training, and no others, without any download
     sha256  of its weights, written by training and checked at loading, since a checkpoint does not hold them
     """

@@ -24,8 +24,10 @@ from como_core.policy.action_space import ActionSpace
 from como_core.policy.card import write_card
 from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy, text_of
 from como_core.policy.config import PolicyConfig
-from como_core.policy.cotraining import Video, prepare_video
+from como_core.policy.cotraining import CotrainingMode, Video, prepare_video
 from como_core.policy.data import CameraStack, Windows, WindowShape, check_demonstrations, vocabulary
+from como_core.policy.guard import Verdict, leave_out, watch
+from como_core.policy.model import PolicyModel
 from como_core.policy.normaliser import Normaliser
 from como_core.training.loop import History, fit
 from como_core.training.progress import track
@@ -35,11 +37,12 @@ Draw = Callable[[np.random.Generator], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training: the checkpoint, the loss curve, and what the video was made into."""
+    """What came of a training: the checkpoint, the loss curve, what the video was made into, what the guard says."""
 
     directory: Path
     history: History
     video: Video | None
+    verdict: Verdict | None
 
     def notes(self) -> list[str]:
         """What a person should know of the video, a line each."""
@@ -51,7 +54,8 @@ class Trained:
             lines.append(f"decoder: {fit.steps} labelled steps; R2 on left-out demonstrations: {left_out}")
         how = "with pseudo-actions" if fit is not None else "with latents, and no action"
         return [*lines, f"video: {len(self.video.episodes)} clips {how}, {len(self.video.skipped)} skipped",
-                *(f"  {path}: {reason}" for path, reason in self.video.skipped)]
+                *(f"  {path}: {reason}" for path, reason in self.video.skipped),
+                *(self.verdict.lines() if self.verdict else [])]
 
 
 def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface, config: PolicyConfig,
@@ -69,17 +73,50 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     video = prepare_video(demonstrations, videos, interface, config.cotraining)
     given = [*demonstrations, *(video.episodes if video else [])]
     frames, held = camera_stack(given, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
-    episodes = [given[i] for i in held]
     demonstrations = [given[i] for i in held if i < len(demonstrations)]
     check_demonstrations(demonstrations, interface, config.observation.state)
-    trained, normaliser = _settle(config, episodes, demonstrations, interface)
-    draw = batches(demonstrations, episodes[len(demonstrations):], trained, interface, normaliser, frames)
+    filmed = [given[i] for i in held[len(demonstrations):]]
+    verdict = _watch(demonstrations, filmed, frames, interface, config, Path(out)) if filmed else None
+    trained, normaliser = _settle(config, [*demonstrations, *filmed], demonstrations, interface)
+    model, history = _learn(demonstrations, filmed, frames, trained, normaliser, interface, Path(out), "policy")
+    card = write_card(trained, demonstrations, video, verdict, history, command)
+    return Trained(save_policy(out, model, trained, interface, normaliser, card), history, video, verdict)
+
+
+def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, trained: TrainedConfig,
+           normaliser: Normaliser, interface: Interface, out: Path, title: str) -> tuple[PolicyModel, History]:
+    draw = batches(demonstrations, filmed, trained, interface, normaliser, frames)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(trained.policy.training.seed)
         model = build_model(trained, interface, normaliser)
-    history = fit(model, draw, loss, config.training, out, "policy", {"policy": trained, "data": _digest(episodes)})
-    card = write_card(trained, demonstrations, video, history, command)
-    return Trained(save_policy(out, model, trained, interface, normaliser, card), history, video)
+    identity = {"policy": trained, "data": _digest([*demonstrations, *filmed])}
+    return model, fit(model, draw, loss, trained.policy.training, out, title, identity)
+
+
+def _watch(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, interface: Interface,
+           config: PolicyConfig, out: Path) -> Verdict | None:
+    """The guard's verdict; None where it is off, or no instruction has two demonstrations."""
+    steps = config.cotraining.guard_steps
+    left_out, emptied = leave_out(demonstrations)
+    if not steps or not left_out:
+        return None
+    kept = [e for e in emptied if e.action is not None]
+
+    def learn(with_video: bool) -> tuple[PolicyModel, Windows]:
+        mode: CotrainingMode = config.cotraining.mode if with_video else "none"
+        arm = dataclasses.replace(config, cotraining=dataclasses.replace(config.cotraining, mode=mode),
+                                  training=dataclasses.replace(config.training, steps=steps))
+        video = prepare_video(kept, filmed, interface, arm.cotraining)
+        trained, normaliser = _settle(arm, [*demonstrations, *(video.episodes if video else [])], kept, interface)
+        model, _ = _learn(emptied, video.episodes if video else [], frames, trained, normaliser, interface,
+                          out / "guard" / ("with_video" if with_video else "without"),
+                          f"guard, {'with' if with_video else 'without'} video")
+        return model, _windows(demonstrations, frames, trained, interface, normaliser)
+
+    ends = np.cumsum([len(e) for e in demonstrations])
+    rows = [(int(end) - len(e), int(end)) for e, end in zip(demonstrations, ends, strict=True)
+            if any(e is other for other in left_out)]
+    return watch(learn, rows, steps)
 
 
 def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -125,10 +162,7 @@ def batches(demonstrations: Sequence[Episode], video: Sequence[Episode], trained
     frames  uint8 [N, C, H, W, 3]: the pictures of the demonstrations, then of the video.
     """
     config = trained.policy
-    shape = WindowShape(config.chunk_steps, interface.action.rate_hz, config.observation.state,
-                        ActionSpace.of(interface), config.observation.history_s, config.cotraining.mode == "decoded")
-    text = text_of(trained).features(trained.instructions)
-    windows = Windows.of([*demonstrations, *video], frames, trained.instructions, text, normaliser, shape)
+    windows = _windows([*demonstrations, *video], frames, trained, interface, normaliser)
     boundary = sum(len(e) for e in demonstrations)
     labelled, filmed = windows.starts[windows.starts < boundary], windows.starts[windows.starts >= boundary]
     from_video = round(config.cotraining.video_share * config.training.batch_size) if len(filmed) else 0
@@ -139,6 +173,15 @@ def batches(demonstrations: Sequence[Episode], video: Sequence[Episode], trained
         return windows.batch(np.concatenate(starts), config.shift_px, rng)
 
     return draw
+
+
+def _windows(episodes: Sequence[Episode], frames: CameraStack | np.ndarray, trained: TrainedConfig,
+             interface: Interface, normaliser: Normaliser) -> Windows:
+    config = trained.policy
+    shape = WindowShape(config.chunk_steps, interface.action.rate_hz, config.observation.state,
+                        ActionSpace.of(interface), config.observation.history_s, config.cotraining.mode == "decoded")
+    text = text_of(trained).features(trained.instructions)
+    return Windows.of(episodes, frames, trained.instructions, text, normaliser, shape)
 
 
 def _digest(episodes: Sequence[Episode]) -> str:
