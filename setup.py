@@ -39,8 +39,8 @@ setup(
     ],
     install_requires=[
         "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "huggingface-hub",
-        "loguru", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich", "rosbags",
-        "safetensors", "setuptools", "tensorboard", "torch", "transformers", "transforms3d", "tyro",
+        "loguru", "lz4", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich",
+        "rosbags", "safetensors", "setuptools", "tensorboard", "torch", "transformers", "transforms3d", "tyro",
         "vector-quantize-pytorch",
     ],
     extras_require={
@@ -63,6 +63,8 @@ setup(
             "sim_node = como_ros.sim_node:main",
             "expert_node = como_ros.expert_node:main",
             "recorder_node = como_ros.recorder_node:main",
+            "record_keys = como_ros.record_keys:main",
+            "replay = como_ros.replay:main",
             "policy_node = como_ros.policy_node:main",
         ],
     },

@@ -58,7 +58,7 @@ print(json.dumps({"pixels": int(env.render().max())}))
 def examine() -> list[Finding]:
     """All findings, in the order in which they are worth mending. Takes some seconds; raises nothing."""
     checks: tuple[Callable[[], Finding], ...] = (
-        preflight.python, torch, ros, preflight.opengl, simulation, video, torchcodec,
+        preflight.python, torch, ros, large_images, preflight.opengl, simulation, video, torchcodec,
         lambda: preflight.disk(Path.cwd(), preflight.WORKING_GB), files)
     return [check() for check in checks]
 
@@ -92,6 +92,18 @@ def ros() -> Finding:
     if not answer["launch_ros"]:
         return Finding("ROS 2", OK, f"{found}; no launch_ros: `como launch` starts the same nodes")
     return Finding("ROS 2", OK, found)
+
+
+def large_images() -> Finding:
+    """Whether raw images of megabytes get through Fast DDS whole: its default shared memory is too small for them."""
+    rmw, profile = os.environ.get("RMW_IMPLEMENTATION", ""), os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
+    if rmw and "fastrtps" not in rmw:
+        return Finding("large images", OK, f"{rmw}: the profile for Fast DDS is not needed")
+    if profile and Path(profile).is_file():
+        return Finding("large images", OK, f"Fast DDS uses {profile}")
+    found = f"{profile}: no such file" if profile else "Fast DDS has no profile: raw images from 640x480 on are lost"
+    return Finding("large images", WARN, found, "for raw cameras, in every terminal: export "
+                   f"FASTDDS_DEFAULT_PROFILES_FILE={resource('config/fastdds/large_images.xml')}")
 
 
 def simulation() -> Finding:

@@ -20,13 +20,17 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Argument:
-    """One `name:=value`. The default's type is the argument's; a required one has the empty default of its type."""
+    """One `name:=value`. The default's type is the argument's; a required one has the empty default of its type.
+
+    `parameter` is the node's parameter that it sets, where that has another name.
+    """
 
     name: str
     default: Value
     description: str
     required: bool = False
     choices: tuple[str, ...] = ()
+    parameter: str = ""
 
     def value(self, text: str) -> Value:
         """The typed value of what was given. Raises ConfigError, naming the argument, for anything else."""
@@ -80,9 +84,15 @@ LAUNCHES: dict[str, Launch] = {
         Argument("enable_output", False, "Send commands; false runs everything and sends nothing"),
         Argument("device", "auto", "Where the policy runs", choices=("auto", "cpu", "cuda")),
         Argument("replan_hz", 10.0, "How often a chunk is asked for, Hz"),
+        Argument("blend", "cross_fade", "How a new chunk takes over",
+                 choices=("cross_fade", "temporal_ensemble", "real_time_chunking")),
         Argument("blend_s", 0.05, "Cross-fade from one chunk to the next, s"),
         Argument("command_lead_s", 0.0, "Send each action this much before it is due, s"),
         Argument("instruction", "", "What the robot is asked to do, until the instruction topic says otherwise"),
+        Argument("estop_topic", "e_stop", "std_msgs/Bool, true stops; empty: none"),
+        Argument("estop_required", False, "Send nothing until the e-stop topic has been heard"),
+        Argument("deadman_topic", "", "std_msgs/Bool that must be true and keep coming; empty: none"),
+        Argument("deadman_max_age_s", 0.25, "A deadman switch heard longer ago counts as released, s"),
         Argument("timing_file", "", "JSON of the loop timing; empty: none"),
         Argument("rate_factor", 1.0, "Speed of simulated time, as given to sim"),
         Argument("autostart", True, "Configure and activate at start"),
@@ -93,6 +103,9 @@ LAUNCHES: dict[str, Launch] = {
         Argument("seed", 0, "Start state of the first episode"),
         Argument("rate_factor", 1.0, "Speed of simulated time, x real time"),
         Argument("interface", "", "Interface YAML; empty: the packaged metaworld.yaml"),
+        Argument("autostart", True, "Begin the first episode at start; false: wait for sim/reset"),
+        Argument("use_sim_time", True, "Simulated time, on /clock; false: the wall's time and no /clock, so that two "
+                 "arms can be simulated side by side", parameter="publish_clock"),
     )),
     "record": Launch("recorder_node", "record episodes as rosbag2, an episode a bag", (
         Argument("interface", "", "Interface YAML; empty: the packaged metaworld.yaml"),
@@ -146,6 +159,7 @@ def resolve(name: str, given: Mapping[str, str]) -> NodeRun:
     customary = {argument.name: str(values.pop(argument.name)) for argument in CUSTOMARY}
     if customary["params_file"]:
         values = {key: value for key, value in values.items() if value != known[key].default}
+    values = {known[key].parameter or key: value for key, value in values.items()}
     if customary["namespace"]:
         customary["namespace"] = "/" + customary["namespace"].strip("/")
     return replace(NodeRun(launch.node, {}, **customary), parameters=values)

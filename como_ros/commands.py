@@ -9,9 +9,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from como_core.control.trajectory import Trajectory
-from como_core.errors import ComoError
 from como_core.interface import Action
-from como_core.interface.names import POSE_FIELDS
 from como_ros.messages import NS_PER_S, header, set_field
 
 
@@ -41,11 +39,3 @@ def pose_message(values: np.ndarray, action: Action, ns: int) -> PoseStamped:
     for name, value in zip(action.names, values, strict=True):
         set_field(message.pose, name, float(value), action.topic)
     return message
-
-
-def require_whole_pose(action: Action) -> None:
-    """Raise ComoError unless a pose action has all seven values: what is absent would be sent as a default."""
-    missing = [name for name in POSE_FIELDS if name not in action.names]
-    if action.target == "pose" and missing:
-        raise ComoError(f"action.names: {missing[0]!r} is missing; a pose command without it would move or turn the "
-                        f"hand to a default, so target 'pose' needs all of {', '.join(POSE_FIELDS)}")

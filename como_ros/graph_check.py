@@ -1,4 +1,4 @@
-"""An interface beside the running graph: are its topics there, of its types, at its rates, with QoS and names that fit?"""
+"""An interface beside the running graph: topics, types, QoS, rates, ages, image sizes and joint names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Infinite
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from como_core.errors import ComoError
 from como_core.interface import Camera, Gripper, Interface, StateStream
@@ -24,6 +25,7 @@ OK, FAIL = "ok", "fail"
 RATE_TOLERANCE = 0.2
 _DISCOVERY_S = 10.0
 _POLL_S = 0.05
+_INFINITE_NS = Infinite.nanoseconds
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Heard:
 def check_graph(interface: Interface, seconds: float, namespace: str = "", use_sim_time: bool = False) -> list[Row]:
     """Listen for `seconds` after discovery and compare. Raises ComoError where a message type is not installed."""
     with _node(namespace, use_sim_time) as (node, executor):
-        streams = {**interface.cameras, **interface.state}
+        streams: dict[str, Camera | StateStream] = {**interface.cameras, **interface.state}
         heard: dict[str, _Heard] = {name: _Heard() for name in streams}
         for name, stream in streams.items():
             node.create_subscription(message_class(stream.type), stream.topic,
@@ -60,7 +62,7 @@ def check_graph(interface: Interface, seconds: float, namespace: str = "", use_s
         rows: list[Row] = []
         for name, stream in streams.items():
             rows += _stream_rows(node, stream, heard[name], seconds)
-        return rows + _command_rows(node, interface)
+        return [*rows, *_command_rows(node, interface)]
 
 
 def _hear(node: Node, heard: _Heard, stream: Camera | StateStream, message: Any) -> None:
@@ -124,7 +126,7 @@ def _gripper_row(node: Node, gripper: Gripper) -> Row:
         name = node.resolve_service_name(f"{gripper.action}/_action/send_goal")
         types = dict(node.get_service_names_and_types()).get(name, [])
         wanted = f"control_msgs/action/{gripper.action_type}_SendGoal"
-        found = ", ".join(types) or "no such action server; start the gripper's controller, or mend action.gripper.action"
+        found = ", ".join(types) or "no such action server; start its controller, or mend action.gripper.action"
         return Row(node.resolve_service_name(gripper.action), "action", OK if wanted in types else FAIL, found)
     name = node.resolve_topic_name(gripper.topic)
     listeners = node.count_subscribers(gripper.topic)
@@ -137,9 +139,19 @@ def _ends(name: str, what: str, ends: list[tuple[str, QoSProfile]], wanted: str,
     types = {kind for kind, _ in ends}
     yield Row(name, "type", OK if types == {wanted} else FAIL,
               ", ".join(sorted(types)) + ("" if types == {wanted} else f", the interface says {wanted}"))
-    reasons = [reason for _, profile in ends for verdict, reason in [qos_check_compatible(*pair(profile))]
-               if verdict == QoSCompatibility.ERROR]
-    yield Row(name, "QoS", FAIL if reasons else OK, "; ".join(reasons) or f"fits {len(ends)} {what}(s)")
+    reasons = {reason for _, profile in ends for reason in _misfits(*pair(profile))}
+    yield Row(name, "QoS", FAIL if reasons else OK, "; ".join(sorted(reasons)) or f"fits {len(ends)} {what}(s)")
+
+
+def _misfits(offered: QoSProfile, wanted: QoSProfile) -> Iterator[str]:
+    """Why nothing passes between a publisher and a subscriber. rclpy's own check takes an unset deadline for none."""
+    if offered.reliability == ReliabilityPolicy.BEST_EFFORT and wanted.reliability == ReliabilityPolicy.RELIABLE:
+        yield "reliability: the publisher is best effort, the subscriber wants reliable"
+    if offered.durability == DurabilityPolicy.VOLATILE and wanted.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+        yield "durability: the publisher is volatile, the subscriber wants transient local"
+    asked = wanted.deadline.nanoseconds
+    if 0 < asked < _INFINITE_NS and not 0 < offered.deadline.nanoseconds <= asked:
+        yield f"deadline: the subscriber wants a message every {asked / NS_PER_S:g} s, which is not promised"
 
 
 def _spin(executor: SingleThreadedExecutor, seconds: float, done: Any) -> None:

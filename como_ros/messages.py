@@ -44,8 +44,6 @@ def to_stamp(ns: int) -> Time:
     return Time(sec=ns // NS_PER_S, nanosec=ns % NS_PER_S)
 
 
-
-
 def header(ns: int, frame: str = "") -> Header:
     """A std_msgs/Header."""
     return Header(stamp=to_stamp(ns), frame_id=frame)

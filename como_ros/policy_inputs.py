@@ -17,7 +17,7 @@ from como_core.errors import ComoError
 from como_core.interface import Camera, Interface, StateStream
 from como_core.resources import resource
 from como_ros import qos
-from como_ros.images import rgb_image
+from como_ros.images import message_fault, rgb_image
 from como_ros.messages import NS_PER_S, message_class, stamp_ns, state_values
 
 _REPEAT_S = 2.0  # a fault that lasts is told again this often
@@ -65,7 +65,7 @@ class Inputs:
 
     def _on_image(self, name: str, camera: Camera, message: Any) -> None:
         arrival_s = time.monotonic()
-        fault = _image_fault(message, camera)
+        fault = message_fault(message, camera)
         if fault:
             self._refuse(name, fault)
             return
@@ -119,16 +119,6 @@ class Inputs:
         if time.monotonic() - self._told_s.get(name, -_REPEAT_S) >= _REPEAT_S:
             self._told_s[name] = time.monotonic()
             self._node.get_logger().error(fault)
-
-
-def _image_fault(message: Any, camera: Camera) -> str | None:
-    """Why an image is a default or foreign one, seen without decoding it; None where it may be used."""
-    if not len(message.data):
-        return f"topic {camera.topic!r}: an image without data"
-    if camera.type == "sensor_msgs/msg/Image" and (message.width, message.height) != (camera.width, camera.height):
-        return (f"topic {camera.topic!r}: an image of {message.width} x {message.height} pixels, expected "
-                f"{camera.width} x {camera.height}; mend the interface or the camera's driver")
-    return None
 
 
 def _stamp_s(message: Any) -> float:

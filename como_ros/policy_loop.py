@@ -103,8 +103,9 @@ class PolicyLoop:
         now_s, wall_s = self._now_s(), time.monotonic()
         status = self.controller.status(now_s, wall_s)
         self._report.publish(diagnostics(
-            self._node.get_name(), self._interface.name, self._node.get_clock().now().to_msg(), status,
-            self.controller.timing(), self._inputs.faults, self._inputs.losses, self._output))
+            self._node.get_fully_qualified_name().lstrip("/"), self._interface.name,
+            self._node.get_clock().now().to_msg(), status, self.controller.timing(), self._inputs.faults,
+            self._inputs.losses, self._output))
         if status.phase is Phase.WAITING:
             silent = self._inputs.without_publisher()
             unpublished = f"; no publisher on {', '.join(silent)}" if silent else ""

@@ -66,6 +66,8 @@ PARAMETERS = (
               "configure"),
     Parameter("estop_topic", "e_stop", "std_msgs/Bool, true stops and closes the latch; empty: none; taken by "
               "configure"),
+    Parameter("estop_required", False, "Send nothing until the e-stop topic has been heard, which a latched one is at "
+              "once; taken by configure"),
     Parameter("deadman_topic", "", "std_msgs/Bool that must be true and keep coming for anything to be sent; empty: "
               "none; taken by configure"),
     Parameter("deadman_max_age_s", 0.25, "A deadman switch that was last heard longer ago counts as released; taken by "
@@ -146,7 +148,8 @@ class PolicyNode(LifecycleNode):
         return Settings(self._value("replan_hz"), self._value("blend_s"), self._value("command_lead_s"),
                         wall_rate=self._value("rate_factor"), margin_s=2 * WATCH_PERIOD_S, blend=self._value("blend"),
                         ensemble_decay=self._value("ensemble_decay"),
-                        deadman_max_age_s=self._value("deadman_max_age_s") if self._value("deadman_topic") else None)
+                        deadman_max_age_s=self._value("deadman_max_age_s") if self._value("deadman_topic") else None,
+                        estop_required=self._value("estop_required"))
 
     def _stop(self) -> None:
         if self._loop is None:

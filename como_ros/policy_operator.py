@@ -1,7 +1,8 @@
 """What a person says to a policy node: e-stop, deadman switch, pause.
 
 A stop must be heard whatever QoS it is sent with. A latched (transient local) e-stop is also found by a node that
-starts later; the second, best-effort subscription hears publishers that do not latch, such as `ros2 topic pub`.
+starts later, though not at once; estop_required waits for it. The second, best-effort subscription hears publishers
+that do not latch, such as `ros2 topic pub`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from como_core.control.status import Command
 from como_core.interface import Action
 from como_ros import qos
-from como_ros.commands import forward_message, pose_message, require_whole_pose, trajectory_message
+from como_ros.commands import forward_message, pose_message, trajectory_message
 from como_ros.gripper import GripperOutput
 from como_ros.messages import message_class, twist_message
 
@@ -25,11 +25,10 @@ _MESSAGES: dict[str, Callable[[np.ndarray, Action, int], Any]] = {
 class Outputs:
     """Publishers of the command topics.
 
-    Raises ComoError where the interface's action is no whole command, or the gripper cannot be driven from here.
+    Raises ComoError where the gripper cannot be driven from here.
     """
 
     def __init__(self, node: LifecycleNode, action: Action) -> None:
-        require_whole_pose(action)
         self._node, self._action = node, action
         self._gripper = GripperOutput(node, action.gripper) if action.gripper else None
         self._commands = qos.publish(node, message_class(action.type), action.topic, qos.command())

@@ -21,6 +21,7 @@ class NodeProcess:
 
     parameters  name -> value, handed over as ROS parameters
     remap       from -> to, such as {"__ns": "/left"}
+    program     what is run instead of the module, with the same arguments
     """
 
     def __init__(
@@ -30,12 +31,13 @@ class NodeProcess:
         log: Path,
         environment: Mapping[str, str],
         remap: Mapping[str, str] | None = None,
+        program: Sequence[str] = (),
     ) -> None:
         self.module, self.log = module, log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                node_command(module, parameters, remap),
+                node_command(module, parameters, remap, program),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
@@ -72,9 +74,10 @@ class NodeProcess:
         self.stop()
 
 
-def node_command(module: str, parameters: Mapping[str, object], remap: Mapping[str, str] | None = None) -> list[str]:
+def node_command(module: str, parameters: Mapping[str, object], remap: Mapping[str, str] | None = None,
+                 program: Sequence[str] = ()) -> list[str]:
     """The command line of a node: `python -m como_ros.<module> --ros-args -p name:=value -r from:=to`."""
-    command = [sys.executable, "-m", f"como_ros.{module}", "--ros-args"]
+    command = [*(program or (sys.executable, "-m", f"como_ros.{module}")), "--ros-args"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={_yaml_scalar(value)}"]
     for source, target in (remap or {}).items():

@@ -4,7 +4,7 @@
 
 Physics and rendering run in the main thread, which owns the GL context, paced by the wall clock; callbacks run in a
 thread of their own and only stamp and store. The node is the source of /clock: every stamp is simulated time, which
-starts at one control period and never goes back, whatever is reset.
+starts at one control period and never goes back, whatever is reset. Without publish_clock stamps are the wall's time.
 
     publishes   /clock; the interface's cameras and states; sim/observation, for the expert;
                 sim/success and sim/episode, latched
@@ -18,9 +18,11 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,11 +46,15 @@ from como_ros.parameters import INTERFACE, Parameter, declare, interface_of
 from como_ros.running import run_node
 from como_ros.sim_messages import EpisodeStart, observation_message
 
+_POLL_S = 0.1
 RESET_TIMEOUT_S = 30.0  # building a task and its renderer takes seconds on a busy machine
 PARAMETERS = (
     Parameter("env", "metaworld:reach-v3", "Environment, suite:task; applied at start and by sim/reset"),
     Parameter("seed", 0, "Start state of the next episode; applied at start and by sim/reset", low=0, high=2**31 - 1),
     Parameter("rate_factor", 1.0, "Speed of simulated time", unit="x real time", low=0.01, high=100.0),
+    Parameter("publish_clock", True, "Publish /clock and stamp with simulated time; false: stamp with the wall's time, "
+              "so that two arms can be simulated side by side", read_only=True),
+    Parameter("autostart", True, "Begin the first episode at start; false: wait for sim/reset", read_only=True),
     INTERFACE,
 )
 
@@ -71,7 +77,8 @@ class SimNode(Node):
         self._interface = interface_of(values)
         self._envs: dict[str, Env] = {}
         self._env = self._environment(values["env"])
-        self._time_ns = self._period_ns = round(self._env.period_s * NS_PER_S)
+        self._period_ns = round(self._env.period_s * NS_PER_S)
+        self._time_ns = self._period_ns if values["publish_clock"] else time.time_ns()
         self._command = CommandHold(self._interface.action)
         self._resets: queue.SimpleQueue[_Reset] = queue.SimpleQueue()
         self._episode: EpisodeStart | None = None
@@ -83,13 +90,14 @@ class SimNode(Node):
 
     def run(self) -> None:
         """Simulate until shutdown. Raises ComoError where the first episode cannot start."""
-        self._start_episode(self._env, self._parameter("seed"))
+        if self._parameter("autostart"):
+            self._start_episode(self._env, self._parameter("seed"))
         executor = SingleThreadedExecutor()
         executor.add_node(self)
         thread = threading.Thread(target=_spin, args=(executor,), name="callbacks", daemon=True)
         thread.start()
         try:
-            self._publish()
+            self._await_episode()
             self._pacer.restart()  # the first picture of a scene takes a second
             while rclpy.ok():
                 self._wait()
@@ -103,10 +111,23 @@ class SimNode(Node):
         for env in self._envs.values():
             env.close()
 
+    def _await_episode(self) -> None:
+        """Publish the first instant of the first episode, which sim/reset asks for where autostart is false."""
+        wish: _Reset | None = None
+        while self._episode is None:
+            if not rclpy.ok():
+                return
+            with suppress(queue.Empty):
+                wish = self._resets.get(timeout=_POLL_S)
+                self._serve(wish)
+        self._publish()
+        if wish is not None:
+            wish.answer.set_result(self._episode)
+
     def _advance(self) -> None:
         """One control period on: physics, or the first instant of a new episode where a reset is waiting."""
         action = self._command.vector(self._time_ns)
-        self._time_ns += self._period_ns  # also by a reset: no two images share a stamp
+        self._tick()  # also by a reset: no two images share a stamp
         wish = self._resets.get_nowait() if not self._resets.empty() else None
         if wish is None or not self._serve(wish):
             self._env.step(action)
@@ -117,6 +138,9 @@ class SimNode(Node):
         if not wish.answer.done():
             assert self._episode is not None
             wish.answer.set_result(self._episode)
+
+    def _tick(self) -> None:
+        self._time_ns = self._time_ns + self._period_ns if self._clock_out else max(time.time_ns(), self._time_ns + 1)
 
     def _serve(self, wish: _Reset) -> bool:
         """Start the episode that was asked for; where it is refused, the running one goes on."""
@@ -152,7 +176,7 @@ class SimNode(Node):
     def _make_publishers(self) -> None:
         streams: tuple[Camera | StateStream, ...] = (*self._interface.cameras.values(), *self._interface.state.values())
         self._streams = {s.topic: qos.publish(self, message_class(s.type), s.topic, qos.stream()) for s in streams}
-        self._clock_out = qos.publish(self, Clock, "/clock", qos.clock())
+        self._clock_out = qos.publish(self, Clock, "/clock", qos.clock()) if self._parameter("publish_clock") else None
         self._observations = qos.publish(self, Float64MultiArray, "sim/observation", qos.stream())
         self._successes = qos.publish(self, Bool, "sim/success", qos.latched())
         self._episodes = qos.publish(self, String, "sim/episode", qos.latched())
@@ -161,7 +185,8 @@ class SimNode(Node):
     def _publish(self) -> None:
         """Everything of this instant; the clock first, so that receivers' clocks are not behind the stamps."""
         assert self._episode is not None
-        self._clock_out.publish(Clock(clock=to_stamp(self._time_ns)))
+        if self._clock_out is not None:
+            self._clock_out.publish(Clock(clock=to_stamp(self._time_ns)))
         if self._episode is not self._published_episode:
             self._episodes.publish(String(data=self._episode.to_json()))
             self._published_episode = self._episode

@@ -1,5 +1,6 @@
 """A bench for policy_node: a robot's streams over real DDS, a watch on what the node sends, a hand on its services."""
 
+import array
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -22,13 +24,14 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Float64, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from como_core.interface import Interface
 from como_ros import qos
 from como_ros.images import image_message
-from como_ros.messages import message_class, state_message, to_stamp
+from como_ros.messages import header, message_class, state_message, to_stamp
 from como_ros.processes import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -41,11 +44,11 @@ class Bench:
     sent      (wall time, message) of everything on the command topic; `grips` likewise for the gripper
     """
 
-    def __init__(self, interface: Interface, domain: dict[str, str]) -> None:
-        self.interface = interface
+    def __init__(self, interface: Interface, domain: dict[str, str], namespace: str = "") -> None:
+        self.interface, self._namespace = interface, namespace
         self._context = Context()
         rclpy.init(context=self._context, domain_id=int(domain["ROS_DOMAIN_ID"]))
-        self.node = rclpy.create_node("bench", context=self._context)
+        self.node = rclpy.create_node("bench", context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.sent: list[tuple[float, Any]] = []
@@ -74,6 +77,9 @@ class Bench:
         answer = self._call(Trigger, "policy_node/reset", Trigger.Request())
         return answer.success, answer.message
 
+    def pause(self, paused: bool) -> None:
+        assert self._call(SetBool, "policy_node/pause", SetBool.Request(data=paused)).success
+
     def set_parameter(self, name: str, value: object) -> None:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         assert self._call(SetParameters, "policy_node/set_parameters", request).results[0].successful
@@ -83,7 +89,8 @@ class Bench:
 
     def report(self, name: str) -> DiagnosticStatus:
         """The newest diagnostic status `policy_node: <name>`; an empty one before the first."""
-        return self._reports.get(f"policy_node: {name}", DiagnosticStatus())
+        node = f"{self._namespace}/policy_node".lstrip("/")
+        return self._reports.get(f"{node}: {name}", DiagnosticStatus())
 
     def wait_report(self, name: str, text: str, timeout_s: float = 5.0) -> DiagnosticStatus:
         """Wait until a status says `text`."""
@@ -183,6 +190,12 @@ class Robot:
     def _now_ns(self) -> int:
         return time.time_ns() if self.clock_s is None else round(self.clock_s * 1e9)
 
+    def _picture(self, name: str, ns: int) -> Any:
+        if self._interface.cameras[name].type == "sensor_msgs/msg/Image":
+            return image_message(self.image, ns, name)
+        jpeg = cv2.imencode(".jpg", self.image[..., ::-1])[1].tobytes()
+        return CompressedImage(header=header(ns, name), format="jpeg", data=array.array("B", jpeg))
+
     def _run(self) -> None:
         while not self._ended.wait(self.PERIOD_S):
             if self._clock is not None and self.clock_s is not None:
@@ -193,7 +206,7 @@ class Robot:
                     continue
                 ns = self.frozen.get(name, self._now_ns())
                 if name in self._interface.cameras:
-                    publisher.publish(image_message(self.image, ns, name))
+                    publisher.publish(self._picture(name, ns))
                 else:
                     stream = self._interface.state[name]
                     publisher.publish(state_message(self.values[name], stream, ns, self._interface.action.frame))

@@ -352,3 +352,69 @@ def test_the_worker_decodes_predicts_and_survives_a_policy_that_raises() -> None
     assert isinstance(done[0].error, RuntimeError) and done[0].chunk is None
     assert done[1].error is None and done[1].chunk is not None and done[1].epoch == 1
     assert policy.seen[1].images["front"] is PICTURE
+
+
+def test_a_pressed_estop_closes_the_latch_and_holds_it_until_it_is_released() -> None:
+    rig = Rig()
+    rig.run()
+    rig.controller.estop(True)
+    assert rig.phase is Phase.LATCHED and rig.controller.take_halt(rig.now_s) is not None
+    assert rig.controller.reset(rig.now_s, rig.wall_s) == "the e-stop is pressed"
+    rig.controller.start()
+    assert rig.phase is Phase.LATCHED, "activate does not open it either"
+    rig.controller.estop(False)
+    assert rig.phase is Phase.LATCHED, "a release alone opens nothing"
+    rig.arrive()
+    assert rig.controller.reset(rig.now_s, rig.wall_s) is None and rig.phase is Phase.WAITING
+
+
+def test_a_pause_ends_the_motion_and_an_answer_of_before_it_counts_no_more() -> None:
+    rig = Rig()
+    rig.run()
+    for _ in range(4):
+        rig.step()
+    asked = rig.question()
+    rig.controller.pause(True, rig.wall_s)
+    assert rig.phase is Phase.WAITING and rig.controller.take_halt(rig.now_s) is not None
+    rig.answer(question=asked)
+    rig.controller.pause(False, rig.wall_s)
+    assert rig.command() is None, "what was predicted before the pause is of another time"
+    for _ in range(4):
+        rig.step()
+    rig.answer()
+    assert rig.command() is not None and rig.controller.cause is None
+
+
+def test_a_deadman_switch_that_falls_silent_is_a_released_one() -> None:
+    rig = Rig(settings=Settings(blend_s=0.0, deadman_max_age_s=0.2))
+    rig.arrive()
+    assert rig.question() is None and rig.command() is None
+    rig.controller.deadman(True, rig.wall_s)
+    rig.answer(steps=40)
+    assert rig.command() is not None
+    for _ in range(7):
+        assert rig.step() is not None
+    rig.step()
+    assert rig.step() is None and rig.phase is Phase.WAITING and rig.controller.cause is None
+    rig.controller.deadman(True, rig.wall_s)
+    rig.controller.deadman(False, rig.wall_s)
+    assert rig.question() is None
+
+
+def test_the_gripper_is_said_anew_after_a_stop_but_not_after_a_plan_that_ran_out() -> None:
+    rig = Rig()
+    rig.arrive()
+    rig.answer(0.4, steps=2)
+    first = rig.command()
+    assert first is not None and first.gripper is not None
+    for _ in range(4):
+        rig.step()
+    rig.answer(0.4)
+    again = rig.command()
+    assert again is not None and again.gripper is None
+    rig.controller.estop(True)
+    rig.controller.estop(False)
+    rig.controller.reset(rig.now_s, rig.wall_s)
+    rig.answer(0.4)
+    after = rig.command()
+    assert after is not None and after.gripper is not None, "a person may have moved it"

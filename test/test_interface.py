@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,18 @@ import yaml
 
 from como_core import config
 from como_core.config import ConfigError
-from como_core.interface import Interface, load_interface, require_same, state_vector
+from como_core.control.controller import Controller
+from como_core.interface import (
+    Action,
+    Camera,
+    Gripper,
+    Interface,
+    Limits,
+    StateStream,
+    load_interface,
+    require_same,
+    state_vector,
+)
 from como_core.resources import resources
 
 FILES = resources("config/interfaces")
@@ -69,6 +80,24 @@ def test_the_state_vector_keeps_the_order_of_the_file(sawyer: Interface) -> None
     ("lower: [-0.8, -0.8, -0.8]", "lower: [0.9, -0.8, -0.8]", r"lower must be below upper in every value"),
     ("    upper: [0.8, 0.8, 0.8]\n", "", r"lower and upper belong together"),
     ("workspace_lower: [-0.65, 0.1, -0.15]", "workspace_lower: [-0.65, 0.1]", r"expected a list of 3 values"),
+    ("encoding: rgb8", "encoding: rgb", r"robot\.yaml:5: cameras\.front: encoding: 'rgb' is not one .*did you mean"),
+    ("topic: ee_pose", "topic: ee pose", r"robot\.yaml:14: state\.ee_pose: topic: 'ee pose' is no ROS topic name"),
+    ("topic: joint_states", "topic: 1joint", r"'1joint' is no ROS topic name"),
+    ("names: [position.x, position.y", "names: [position.x, postion.y",
+     r"'postion\.y' .*did you mean 'position\.[xyz]'"),
+    ("names: [linear.x", "names: [liner.x", r"action: names: 'liner\.x' is not one .*did you mean 'linear\.[xyz]'"),
+    ("    upper: [0.8", "    max_velocity_per_s: [1, 1, 1]\n    upper: [0.8",
+     r"values of kind 'ee_twist' are velocities"),
+    ("    upper: [0.8", "    max_acceleration_per_s2: [1, 0, 1]\n    upper: [0.8",
+     r"max_acceleration_per_s2 must be above"),
+    ("    upper: [0.8", "    jump: [1, 1]\n    upper: [0.8", r"limits\.jump has 2 values, expected 3"),
+    ("topic: gripper_command", "topic: gripper_command\n    joint: jaw\n    open_m: 0.1\n    closed_m: 0",
+     r"gripper\.joint needs target 'joint_trajectory', got 'servo_twist'"),
+    ("topic: gripper_command", "topic: gripper_command\n    action: hand", r"give open_m and closed_m, or open_rad"),
+    ("topic: gripper_command", "topic: gripper_command\n    action: hand\n    open_m: 0.1\n    closed_rad: 0.0",
+     r"give open_m and closed_m, or open_rad"),
+    ("kind: ee_twist\n  target: servo_twist", "kind: ee_pose\n  target: pose",
+     r"'linear\.x' is not one of position\.x"),
     ("topic: joint_states", "topic: ee_pose", r"topic 'ee_pose' is used by more than one stream"),
     ("  gripper:\n    topic: joint_states", "  front:\n    topic: joint_states",
      r"'front' names a camera and a state stream"),
@@ -76,6 +105,36 @@ def test_the_state_vector_keeps_the_order_of_the_file(sawyer: Interface) -> None
 def test_impossible_interfaces_are_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         load_interface(changed(tmp_path, old, new))
+
+
+def test_a_pose_without_its_orientation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'orientation\.x' is missing; a pose without it would move or turn the hand"):
+        Action("ee_pose", "pose", "target_pose", ("position.x", "position.y", "position.z"), 40.0)
+
+
+def test_a_gripper_says_what_its_command_means_in_metres_or_radians() -> None:
+    hand = Gripper("grip", action="hand/gripper_action", open_m=0.04, closed_m=0.0)
+    assert [hand.position(closing) for closing in (0.0, 0.25, 1.0)] == pytest.approx([0.04, 0.03, 0.0])
+    jaw = Gripper("grip", joint="jaw", open_rad=1.7, closed_rad=-0.1)
+    assert jaw.position(0.5) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("name", ["panda", "fr3", "ur5e", "xarm6", "so101"])
+def test_known_arms_have_limits_on_every_joint_and_fit_a_controller(name: str) -> None:
+    interface = load_interface(FILES[name])
+    limits, size = interface.action.limits, len(interface.action.names)
+    assert interface.action.target == "joint_trajectory" and size in (5, 6, 7)
+    assert set(interface.action.names) <= set(interface.state["joints"].names)
+    assert limits.lower is not None and limits.upper is not None and limits.max_velocity_per_s is not None
+    assert all(0.5 <= speed <= 5 for speed in limits.max_velocity_per_s), "rad/s, not degrees"
+    assert all(-6.3 < low < high < 6.3 for low, high in zip(limits.lower, limits.upper, strict=True))
+    Controller(interface)
+
+
+@pytest.mark.parametrize("kind", [Interface, Camera, StateStream, Action, Gripper, Limits])
+def test_every_key_is_documented(kind: type) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "interface.md").read_text()
+    assert [key.name for key in fields(kind) if f"`{key.name}`" not in page] == []
 
 
 def test_a_robot_without_a_camera_is_refused(tmp_path: Path) -> None:

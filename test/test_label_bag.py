@@ -12,7 +12,7 @@ from mcap_ros2.decoder import DecoderFactory
 
 from como_core.formats.bag_reader import BagReader
 from como_core.formats.bag_writer import BagError, RawBagWriter
-from como_core.formats.label_bag import CONFIDENCE_TOPIC, LATENT_TOPIC, write_label_bag
+from como_core.formats.label_bag import ACTION_TOPIC, CONFIDENCE_TOPIC, LATENT_TOPIC, PseudoActions, write_label_bag
 from como_core.formats.labels import LabelError, LabelFile
 
 STAMPS_NS = 1_700_000_000_123_456_789 + 25_000_000 * np.arange(6)
@@ -40,6 +40,24 @@ def test_mcap_reads_the_labels_at_the_stamps_of_the_pictures(tmp_path, labels):
     information = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     note = json.loads(information["custom_data"]["como_labels"])
     assert note == {"source": "bags/0003", "source_sha256": "ab" * 32, "model": "runs/motion", "gap_s": 0.125}
+
+
+def test_labels_are_logged_when_the_pictures_were_so_that_both_bags_play_in_step(tmp_path, labels):
+    logged_ns = STAMPS_NS + 7_000_000 + np.array([0, 3, 1, 4, 1, 5])
+    actions = PseudoActions(["x", "gripper"], np.arange(12, dtype=np.float32).reshape(6, 2), np.full(6, 0.5))
+    path = write_label_bag(tmp_path / "0003", labels, STAMPS_NS, logged_ns, actions)
+    with (path / "0003.mcap").open("rb") as file:
+        rows = [(channel.topic, raw.log_time, message) for _, channel, raw, message in
+                make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages()]
+    for topic in (LATENT_TOPIC, ACTION_TOPIC, CONFIDENCE_TOPIC):
+        assert sorted(log for name, log, _ in rows if name == topic) == sorted(logged_ns.tolist())
+    stamped = {m.header.stamp.nanosec: m for name, _, m in rows if name == ACTION_TOPIC}
+    for step, stamp_ns in enumerate(STAMPS_NS.tolist()):
+        message = stamped[stamp_ns % 10**9]
+        assert list(message.name) == ["x", "gripper"] and list(message.position) == [2 * step, 2 * step + 1]
+    with pytest.raises(LabelError, match=r"actions \[5, 2\] for 6 labels"):
+        write_label_bag(tmp_path / "0003", labels, STAMPS_NS, logged_ns,
+                        dataclasses.replace(actions, values=actions.values[:5]))
 
 
 def test_older_labels_are_replaced_and_recordings_are_not(tmp_path, labels):

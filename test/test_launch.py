@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
-from policy_bench import REPOSITORY, Bench
+from policy_bench import REPOSITORY, Bench, robot
+from std_msgs.msg import Bool
 
 from como_core.cli import launch as cli
 from como_core.config import ConfigError
@@ -39,11 +40,12 @@ def test_every_argument_is_a_parameter_of_its_node_with_the_same_default(name: s
     launch = bringup.LAUNCHES[name]
     table = {row.name: row for row in importlib.import_module(f"como_ros.{launch.node}").PARAMETERS}
     for argument in launch.parameters:
-        if argument.name == "use_sim_time":
+        if argument.name == "use_sim_time" and not argument.parameter:
             continue
-        assert type(argument.default) is type(table[argument.name].default)
+        row = table[argument.parameter or argument.name]
+        assert type(argument.default) is type(row.default)
         if argument.name != "autostart":  # a launched node starts by itself, `ros2 run` leaves that to its operator
-            assert argument.default == table[argument.name].default
+            assert argument.default == row.default
 
 
 def test_arguments_are_typed_and_become_the_command_line() -> None:
@@ -52,6 +54,19 @@ def test_arguments_are_typed_and_become_the_command_line() -> None:
     words = run.command()
     assert words[:3] == [sys.executable, "-m", "como_ros.policy_node"]
     assert {"enable_output:=true", "replan_hz:=5.0", "__ns:=/left", "autostart:=true"} <= set(words)
+
+
+def test_a_simulation_without_simulated_time_publishes_no_clock() -> None:
+    assert bringup.resolve("sim", {}).parameters["publish_clock"] is True
+    run = bringup.resolve("sim", {"use_sim_time": "false", "autostart": "false"})
+    assert run.parameters["publish_clock"] is False and "use_sim_time" not in run.parameters
+    assert {"publish_clock:=false", "autostart:=false"} <= set(run.command())
+
+
+@pytest.mark.parametrize("name", ["policy", "sim"])
+def test_the_customary_arguments_are_all_there(name: str) -> None:
+    names = {argument.name for argument in bringup.LAUNCHES[name].arguments}
+    assert {"namespace", "use_sim_time", "params_file", "log_level", "autostart"} <= names
 
 
 def test_a_parameter_file_keeps_what_no_argument_changes() -> None:
@@ -154,3 +169,30 @@ def test_como_launch_policy_starts_the_node_with_its_arguments(ros_domain: dict[
         assert process.wait(10.0) == 0
     finally:
         process.kill()
+
+
+def test_two_arms_run_side_by_side_under_namespaces(ros_domain: dict[str, str], tmp_path: Path) -> None:
+    """Each hears its own robot and its own e-stop, and nothing crosses."""
+    interface, folder = load_interface(INTERFACE), small_policy(tmp_path / "policy")
+    logs = {side: tmp_path / f"{side}.log" for side in ("left", "right")}
+    processes = [como_launch(log, ros_domain, "policy", f"policy:={folder}", f"interface:={INTERFACE}",
+                             "enable_output:=true", "instruction:=drawer open", f"namespace:={side}")
+                 for side, log in logs.items()]
+    try:
+        with (Bench(interface, ros_domain, "/left") as left, Bench(interface, ros_domain, "/right") as right,
+              robot(left)):
+            left.wait_commands(10, timeout_s=60.0)
+            right.wait_report("latch", "waiting for: stream 'front'", 30.0)
+            assert not right.sent, "the right arm does not move by what the left one's camera sees"
+            with robot(right):
+                right.wait_commands(10, timeout_s=30.0)
+                right.node.create_publisher(Bool, "e_stop", qos.latched()).publish(Bool(data=True))
+                right.wait_report("latch", "closed: the e-stop is pressed")
+                assert right.commands_within(0.3) == 0
+                left.wait_commands(10)
+                assert "open" in left.report("latch").message
+    finally:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait(20.0) for process in processes]
+    assert codes == [0, 0] and not any("Traceback" in log.read_text() for log in logs.values())

@@ -24,6 +24,7 @@ NODES = ("sim_node", "expert_node", "recorder_node", "policy_node")
 # Import name -> the distribution that brings it, where the two differ.
 _DISTRIBUTION = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "backports": "backports.zstd",
                  "compression": "backports.zstd"}
+_ROS_PACKAGE = re.compile(r"rclpy|launch\w*|cv_bridge|\w+_(msgs|srvs|interfaces)")
 FIND = "from como_core.resources import resource; print(resource('config/interfaces/metaworld.yaml'))"
 
 
@@ -60,7 +61,7 @@ def test_torch_is_no_hard_dependency(manifest: ElementTree.Element) -> None:
 
 def test_every_ros_package_used_is_declared(manifest: ElementTree.Element) -> None:
     declared = {element.text for element in manifest if element.tag.endswith("depend")}
-    used = {name for name in _imported("como_ros") if re.fullmatch(r"rclpy|launch\w*|\w+_(msgs|srvs|interfaces)", name)}
+    used = {name for name in _imported("como_ros") if _ROS_PACKAGE.fullmatch(name)}
     assert {"rclpy", "sensor_msgs"} <= used <= declared
 
 
@@ -69,7 +70,7 @@ def test_every_library_used_is_declared() -> None:
     declared = {_normalised(re.split(r"[\[<>=!~;]", name)[0]) for name in _requirements()}
     used = {name for name in _imported("como_core") | _imported("como_ros")
             if name not in sys.stdlib_module_names and not name.startswith("como_")}
-    libraries = {name for name in used if not re.fullmatch(r"rclpy|launch\w*|\w+_(msgs|srvs|interfaces)", name)}
+    libraries = {name for name in used if not _ROS_PACKAGE.fullmatch(name)}
     names = {_normalised(_DISTRIBUTION.get(name, name)) for name in libraries}
     assert "torch" in names
     assert names <= declared, f"imported, but not in setup.py: {sorted(names - declared)}"

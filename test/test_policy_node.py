@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from policy_bench import Bench, PolicyProcess, robot
-from scripted_policy import Script, write
+from scripted_policy import Script, scripted_policies
 
 from como_core import config
-from como_core.interface import Action, Interface, Limits, load_interface
+from como_core.interface import Action, Limits, load_interface
 from como_core.resources import resource
 from como_ros.processes import NodeProcess, wait_until
 
@@ -23,7 +23,6 @@ INTERFACE = load_interface(INTERFACE_PATH)
 MAX_AGE_S = 0.3
 SLACK_S = 0.1  # what a busy machine may add between a send and the bench
 FORWARD = Script(action=(0.0, 0.1, 0.0, 0.5))
-SCRIPTED = [str(Path(__file__).with_name("scripted_policy.py"))]
 
 Start = Callable[..., PolicyProcess]
 
@@ -36,20 +35,9 @@ def bench(ros_domain: dict[str, str]) -> Iterator[Bench]:
 
 @pytest.fixture
 def start(ros_domain: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """start(script, **parameters): policy_node with a scripted policy, output enabled, configured and active."""
-    started: list[PolicyProcess] = []
-
-    def begin(script: Script = FORWARD, interface: Interface = INTERFACE, **parameters: object) -> PolicyProcess:
-        folder = write(tmp_path / "policy", interface, script)
-        path = tmp_path / "robot.yaml"
-        config.save(interface, path)
-        given = {"policy": folder, "interface": path, "enable_output": True, "autostart": True, **parameters}
-        started.append(PolicyProcess(SCRIPTED, given, tmp_path / f"policy_{len(started)}.log", ros_domain))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.end()
+    """start(script, interface, **parameters): policy_node with a scripted policy, output enabled, active."""
+    with scripted_policies(tmp_path, ros_domain) as begin:
+        yield lambda script=FORWARD, interface=INTERFACE, **given: begin(script, interface, **given)
 
 
 def moving(bench: Bench) -> list[float]:

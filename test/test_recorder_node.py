@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bag_messages import joints
 from mcap.reader import make_reader
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -48,12 +49,13 @@ class Robot:
         messages: dict[str, Any] = {
             CAMERA.topic: image_message(rng.integers(0, 256, (64, 64, 3), np.uint8), ns),
             POSE.topic: state_message(rng.random(3), POSE, ns),
-            GRIPPER.topic: state_message(rng.random(1), GRIPPER, ns),
+            GRIPPER.topic: joints(ns, {"gripper": rng.random()}),
             ACTION.topic: twist_message(rng.random(4), ACTION, ns),
             "gripper_command": Float64(data=step / 100)}
         for topic, publisher in self._publishers.items():
             if topic not in but:
-                cdr = bytes(serialize_message(messages[topic]))
+                # rclpy's serialize_message leaves bytes of no meaning behind a JointState.
+                cdr = messages[topic] if topic == GRIPPER.topic else bytes(serialize_message(messages[topic]))
                 publisher.publish(cdr)
                 self.sent[f"/{topic}"].append(cdr)
 

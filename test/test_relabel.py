@@ -21,7 +21,7 @@ from como_core.cli import main as cli
 from como_core.errors import ComoError, OutputError
 from como_core.formats import labels as label_files
 from como_core.formats import video_stream
-from como_core.formats.label_bag import LATENT_TOPIC
+from como_core.formats.label_bag import ACTION_TOPIC, CONFIDENCE_TOPIC, LATENT_TOPIC
 from como_core.formats.labels import read_labels
 from como_core.formats.sources import open_sources
 from como_core.formats.video import CAMERA, read_video, write_video
@@ -261,6 +261,32 @@ def test_a_bag_gets_a_sidecar_on_its_own_clock(run: Path, tmp_path: Path) -> Non
     assert stamps == [t * 25_000_000 for t in range(1, 31)]
     latent = open_sources([tmp_path / "out"]).episodes[0].latent
     assert np.allclose([message.position for message in messages], latent)
+
+
+def test_demonstrations_make_pseudo_actions_beside_every_bag(run: Path, tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(6):
+        write_bag(tmp_path / ("demos" if seed < 5 else "more") / f"{seed}", moving_square(400 + seed))
+    before = hashes(tmp_path)
+    words = ["relabel", str(tmp_path / "demos"), str(tmp_path / "more"), "--model", str(run), "-o",
+             str(tmp_path / "out"), "--demos", str(tmp_path / "demos")]
+    assert cli.main(words) == 0
+    assert "6 bags of labels with pseudo-actions; R2 on left-out demonstrations: " in capsys.readouterr().out
+    assert all(hashes(tmp_path)[path] == digest for path, digest in before.items()), "originals are only read"
+    sidecar, = (tmp_path / "out").glob("more_5-*/metadata.yaml")
+    sent = {topic: [] for topic in (ACTION_TOPIC, CONFIDENCE_TOPIC)}
+    with AnyReader([sidecar.parent]) as bag:
+        for connection, _, raw in bag.messages():
+            if connection.topic in sent:
+                sent[connection.topic].append(bag.deserialize(raw, connection.msgtype))
+    assert sent[ACTION_TOPIC][0].name == ["linear.x", "linear.y", "linear.z", "gripper"]
+    assert sent[CONFIDENCE_TOPIC][0].name == ["confidence", "pseudo_action"]
+    assert [m.header.stamp for m in sent[ACTION_TOPIC]] == [m.header.stamp for m in sent[CONFIDENCE_TOPIC]]
+    decoded = np.array([message.position for message in sent[ACTION_TOPIC]])
+    done = moving_square(405).action
+    for axis in range(2):
+        assert np.corrcoef(decoded[:-2, axis], done[:-2, axis])[0, 1] > 0.5, "what the arm was told is read from z"
+    assert all(0 <= value <= 1 for message in sent[CONFIDENCE_TOPIC] for value in message.position)
 
 
 def test_a_scene_cut_costs_all_confidence_and_nothing_elsewhere(run: Path) -> None:

@@ -14,9 +14,9 @@ from como_core.config import ConfigError
 from como_core.errors import ComoError
 from como_core.formats.trials import TrialLog
 from como_core.formats.video import read_video
-from como_core.interface import Interface, load_interface
+from como_core.interface import Action, Interface, load_interface
 from como_core.resources import resource
-from como_core.simulation.chunk_player import ChunkPlayer, Timing
+from como_core.simulation.chunk_player import ChunkPlayer, Timing, goes_on
 from como_core.simulation.dataset import attempt
 from como_core.simulation.environment import SimulationError, make_env
 from como_core.simulation.rollout import require_fit, rollout, run_trials
@@ -58,18 +58,23 @@ def _chunk(values: list[float], spacing: int = 1) -> ActionChunk:
                        np.array([[value, 0.5] for value in values], np.float32))
 
 
+def _player(timing: Timing) -> ChunkPlayer:
+    """Of one velocity and a gripper, at 10 Hz."""
+    return ChunkPlayer(np.zeros(2), np.array([False, True]), 0.1, timing)
+
+
 def _play(player: ChunkPlayer, periods: range) -> list[float]:
     return [round(float(player.action(period)[0]), 4) for period in periods]
 
 
 def test_a_chunk_is_played_by_its_own_time_and_late_steps_are_dropped() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=2, blend_periods=0))
+    player = _player(Timing(latency_periods=2, blend_periods=0))
     player.answer(0, _chunk([1, 2, 3, 4]))
     assert _play(player, range(6)) == [0, 0, 3, 4, 0, 0]
 
 
 def test_the_old_chunk_goes_on_until_the_new_one_is_there() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=1, blend_periods=0))
+    player = _player(Timing(latency_periods=1, blend_periods=0))
     player.answer(0, _chunk([1, 1, 1, 1, 1, 1]))
     assert _play(player, range(3)) == [0, 1, 1]
     player.answer(3, _chunk([2, 2, 2]))
@@ -77,7 +82,7 @@ def test_the_old_chunk_goes_on_until_the_new_one_is_there() -> None:
 
 
 def test_a_new_chunk_fades_in() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=0, blend_periods=4))
+    player = _player(Timing(latency_periods=0, blend_periods=4))
     player.answer(0, _chunk([1] * 9))
     assert _play(player, range(2)) == [1, 1]
     player.answer(2, _chunk([2] * 7))
@@ -85,20 +90,20 @@ def test_a_new_chunk_fades_in() -> None:
 
 
 def test_steps_slower_than_the_control_period_are_held() -> None:
-    player = ChunkPlayer(2, 0.1, AT_ONCE)
+    player = _player(AT_ONCE)
     player.answer(0, _chunk([1, 2], spacing=3))
     assert _play(player, range(7)) == [1, 1, 1, 2, 2, 2, 0]
 
 
 def test_with_no_plan_left_the_arm_stops_and_the_gripper_stays() -> None:
-    player = ChunkPlayer(2, 0.1, AT_ONCE)
+    player = _player(AT_ONCE)
     player.answer(0, _chunk([1]))
     np.testing.assert_array_equal(player.action(0), np.float32([1, 0.5]))
     np.testing.assert_array_equal(player.action(1), np.float32([0, 0.5]))
 
 
 def test_a_chunk_that_is_late_as_a_whole_changes_nothing() -> None:
-    player = ChunkPlayer(2, 0.1, Timing(latency_periods=3, blend_periods=0))
+    player = _player(Timing(latency_periods=3, blend_periods=0))
     player.answer(0, _chunk([1, 1, 1, 1, 1, 1, 1]))
     player.answer(2, _chunk([9, 9]))
     assert _play(player, range(7)) == [0, 0, 0, 1, 1, 1, 1]
@@ -138,14 +143,87 @@ def test_a_trial_that_does_not_succeed_ends_at_the_horizon() -> None:
 def test_processes_log_and_films_of_real_trials(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl", {"policy": "replay"})
     load = partial(_replay, 2)
-    trials = run_trials(load, [BUTTON], [2, 3], processes=2, horizon=60, log=log, films=tmp_path / "films")
+    trials = run_trials(load, [BUTTON], [2, 3], processes=2, horizon_s=1.5, log=log, films=tmp_path / "films")
     assert [(trial.env, trial.seed) for trial in trials] == [(BUTTON, 2), (BUTTON, 3)]
     assert trials[0].success
     assert 0.5 < trials[0].duration_s < 1.5
-    assert trials == run_trials(load, [BUTTON], [2, 3], processes=1, horizon=60, films=tmp_path / "again")
+    assert trials == run_trials(load, [BUTTON], [2, 3], processes=1, horizon_s=1.5, films=tmp_path / "again")
     film = read_video(tmp_path / "films" / str(trials[0].film))
     np.testing.assert_allclose(np.diff(film.timestamps), 0.1, atol=1e-3)
     assert len(film) == int(np.ceil(round(trials[0].duration_s / 0.025) / 4)) + 1
+
+
+class Homing:
+    """A policy that drives the hand to a place, by what it sees of it; it may be asked about several at once."""
+
+    interface: Interface = INTERFACE
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def predict(self, observation: Observation) -> ActionChunk:
+        assert observation.state is not None
+        way = np.array([0.0, 0.72, 0.1]) - observation.state[:3]
+        return ActionChunk(np.arange(8) * 0.025, np.tile(np.append(4 * way, 1.0).astype(np.float32), (8, 1)))
+
+    def predict_batch(self, observations: list[Observation]) -> list[ActionChunk]:
+        self.batches.append(len(observations))
+        return [self.predict(observation) for observation in observations]
+
+
+def test_trials_do_not_depend_on_processes_nor_on_what_runs_beside_them(tmp_path: Path) -> None:
+    """Strips hold what each trial looked like, so that a chunk that went to the wrong trial would show."""
+    found, envs = {}, [BUTTON, "metaworld:drawer-close-v3"]
+    for processes, batch in ((1, 1), (1, 4), (2, 4)):
+        strips = tmp_path / f"{processes}_{batch}"
+        found[strips] = run_trials(Homing, envs, range(5), processes=processes, batch=batch, horizon_s=1.0,
+                                   strips=strips)
+    first, *others = found
+    assert len({trial.duration_s for trial in found[first]}) > 2
+    for other in others:
+        assert found[other] == found[first]
+        for path in sorted(first.iterdir()):
+            assert (other / path.name).read_bytes() == path.read_bytes(), path.name
+    assert len(list(first.iterdir())) == 10
+
+
+def test_a_policy_is_asked_once_for_all_trials_in_hand() -> None:
+    policy = Homing()
+    trials = run_trials(lambda: policy, [BUTTON], range(5), processes=1, batch=3, horizon_s=0.4)
+    assert policy.batches[:4] == [3, 3, 3, 3] and max(policy.batches) == 3
+    assert all(len(trial.inference_ms) == 4 and trial.wall_s for trial in trials)
+
+
+def test_a_chunk_of_another_size_is_refused() -> None:
+    env = make_env(BUTTON)
+    with pytest.raises(SimulationError, match=r"\[12, 4\] values, got \[12, 3\]"):
+        rollout(env, Replay(np.zeros((1, 3), np.float32)), 2)
+
+
+def test_the_time_limit_is_the_suites_own() -> None:
+    done = rollout(make_env(BUTTON), Replay(np.zeros((1, 4), np.float32)), 2)
+    assert done.periods == 160 and done.actions.shape == (160, 4)
+
+
+def test_timing_follows_the_control_period() -> None:
+    assert Timing.real_time(0.025) == Timing(4, 1, 2)
+    assert Timing.real_time(0.05) == Timing(2, 1, 1)
+    assert Timing.real_time(0.1) == Timing(1, 1, 0)
+
+
+def test_positions_stay_and_velocities_end_where_nothing_is_planned() -> None:
+    action = INTERFACE.action
+    np.testing.assert_array_equal(goes_on(action), [False, False, False, True])
+    joints = Action("joint_position", "forward_command", "commands", ("x", "y"), 10.0)
+    np.testing.assert_array_equal(goes_on(joints), [True, True])
+    player = ChunkPlayer(np.array([0.3, 0.4]), goes_on(joints), 0.1, AT_ONCE)
+    np.testing.assert_array_equal(player.action(0), np.float32([0.3, 0.4]))
+    player.answer(1, ActionChunk(np.zeros(1), np.float32([[0.5, 0.6]])))
+    for period in (1, 2, 9):
+        np.testing.assert_array_equal(player.action(period), np.float32([0.5, 0.6]))
 
 
 def _no_policy() -> Replay:
@@ -154,11 +232,11 @@ def _no_policy() -> Replay:
 
 def test_trials_in_the_log_are_not_run_again(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    first = run_trials(partial(_replay, 2), [BUTTON], [2], processes=1, horizon=8, log=TrialLog(path))
-    again = run_trials(_no_policy, [BUTTON], [2], processes=1, horizon=8, log=TrialLog(path))
+    first = run_trials(partial(_replay, 2), [BUTTON], [2], processes=1, horizon_s=0.2, log=TrialLog(path))
+    again = run_trials(_no_policy, [BUTTON], [2], processes=1, horizon_s=0.2, log=TrialLog(path))
     assert again == first
     with pytest.raises(ComoError, match="not needed"):
-        run_trials(_no_policy, [BUTTON], [2, 4], processes=2, horizon=8, log=TrialLog(path))
+        run_trials(_no_policy, [BUTTON], [2, 4], processes=2, horizon_s=0.2, log=TrialLog(path))
 
 
 def test_a_policy_of_another_robot_is_refused_with_the_key() -> None:

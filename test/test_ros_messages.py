@@ -8,10 +8,11 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from como_core.errors import ComoError
 from como_core.formats.bag_streams import serialized_stamp_ns
+from como_core.formats.images import decode_image
 from como_core.interface import Camera, StateStream, load_interface
 from como_core.resources import resource
 from como_ros import messages
-from como_ros.images import image_message, rgb_image
+from como_ros.images import image_message, message_fault, rgb_image
 
 INTERFACE = load_interface(resource("config/interfaces/metaworld.yaml"))
 CAMERA = INTERFACE.cameras["front"]
@@ -92,6 +93,36 @@ def test_compressed_images_are_read() -> None:
 def test_bad_images_name_their_topic() -> None:
     with pytest.raises(ComoError, match=r"camera/image_raw.*64 x 64"):
         rgb_image(image_message(picture()[:32], 0), CAMERA)
+    short = image_message(picture(), 0)
+    short.step = 100
+    with pytest.raises(ComoError, match=r"camera/image_raw.*step is 100 bytes; rgb8 at width 64 needs 192"):
+        rgb_image(short, CAMERA)
     odd = Image(encoding="yuv420", width=64, height=64, step=64, data=bytes(6144))
     with pytest.raises(ComoError, match=r"camera/image_raw.*yuv420"):
         rgb_image(odd, Camera("camera/image_raw", 64, 64, 40.0, 0.3))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"encoding": "bgr8"}, "encoding 'bgr8', expected 'rgb8'"), ({"encoding": "yuv420"}, "'yuv420' is not supported"),
+    ({"step": 100}, "step is 100 bytes"), ({"step": 200}, "holds 12288 bytes; step 200 x height 64 needs 12800"),
+    ({"width": 32}, "32 x 64 pixels, expected 64 x 64"),
+])
+def test_what_is_wrong_with_an_image_is_seen_without_decoding_it(change: dict[str, object], words: str) -> None:
+    message = image_message(picture(), 0)
+    assert message_fault(message, CAMERA) is None
+    for name, value in change.items():
+        setattr(message, name, value)
+    assert words in (message_fault(message, CAMERA) or "")
+
+
+ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2, "bayer_rggb8": 1, "bayer_bggr8": 1,
+             "bayer_gbrg8": 1, "bayer_grbg8": 1, "yuv422": 2, "yuv422_yuy2": 2}
+
+
+@pytest.mark.parametrize("encoding", list(ENCODINGS))
+def test_cv_bridge_gives_the_same_pixels(encoding: str) -> None:
+    bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed (it is not on PyPI)").CvBridge()
+    data = np.random.default_rng(1).integers(0, 256, 64 * 64 * ENCODINGS[encoding], np.uint8)
+    message = Image(encoding=encoding, width=64, height=64, step=64 * ENCODINGS[encoding], data=data.tobytes())
+    ours = decode_image(encoding, 64, 64, message.step, 0, message.data)
+    np.testing.assert_array_equal(bridge.imgmsg_to_cv2(message, "rgb8"), ours)

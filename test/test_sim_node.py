@@ -168,3 +168,16 @@ def ended(node: NodeProcess) -> bool:
     except ComoError:
         return True
     return False
+
+
+def test_without_a_clock_it_waits_for_a_reset_and_stamps_with_the_walls_time(
+        start_node: Callable[..., NodeProcess], ros_domain: dict[str, str]) -> None:
+    with RosClient() as terminal:
+        clocks, poses = terminal.listen(Clock, "/clock"), terminal.listen(PoseStamped, "left/ee_pose")
+        start_node("sim_node", {"publish_clock": False, "autostart": False}, remap={"__ns": "/left"})
+        answer = terminal.trigger("left/sim/reset")
+        assert answer.success, answer.message
+        assert wait_until(lambda: len(poses) > 20, TIMEOUT_S)
+        stamps_s = [stamp_ns(message.header.stamp) / 1e9 for _, message in poses]
+        assert abs(stamps_s[-1] - time.time()) < 5 and np.all(np.diff(stamps_s) > 0) and not clocks
+        assert json.loads(answer.message)["episode"] == 1

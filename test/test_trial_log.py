@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from como_core.formats.trials import Trial, TrialLog, TrialLogError
+from como_core.formats.trials import Trial, TrialLog, TrialLogError, read_trials
 
 CONDITIONS = {"policy": "abc", "timing": {"replan_periods": 4}}
 
@@ -36,6 +36,31 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_the_log_goes_on(tmp_path: Path
     assert [trial.seed for trial in log.trials] == [9000]
     log.append(Trial("metaworld:reach-v3", 9001, True, 2.0))
     assert [trial.success for trial in TrialLog(path, CONDITIONS).trials] == [True, True]
+
+
+def test_a_log_can_be_looked_at_under_any_conditions(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    written = _log_with_two(path)
+    assert read_trials(path) == (CONDITIONS, written.trials)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert [trial.seed for trial in read_trials(path)[1]] == [9000]
+    assert path.read_bytes() == whole[:-20], "a log that is only looked at was changed"
+    for text, reason in (("", "not JSON"), ('{"schema": "other"}\n', "expected a log of schema")):
+        path.write_text(text)
+        with pytest.raises(TrialLogError, match=reason):
+            read_trials(path)
+    with pytest.raises(TrialLogError, match="nowhere"):
+        read_trials(tmp_path / "nowhere")
+
+
+def test_times_are_kept_and_play_no_part_in_comparisons(tmp_path: Path) -> None:
+    timed = Trial("metaworld:reach-v3", 1, True, 2.0, wall_s=0.5, inference_ms=(3.25, 4.0))
+    log = TrialLog(tmp_path / "trials.jsonl")
+    log.append(timed)
+    (found,) = TrialLog(tmp_path / "trials.jsonl").trials
+    assert (found.wall_s, found.inference_ms) == (0.5, (3.25, 4.0))
+    assert found == Trial("metaworld:reach-v3", 1, True, 2.0)
 
 
 def test_a_trial_counts_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,11 +61,14 @@ def check(file: tyro.conf.Positional[Path], live: bool = False, seconds: float =
 
 
 def _summary(interface: Interface) -> list[tuple[str, str, str, str]]:
-    rows = [(name, c.topic, c.type, f"{c.width} x {c.height} {c.encoding} at {c.rate_hz:g} Hz, "
-             f"{c.max_age_s:g} s at most") for name, c in interface.cameras.items()]
-    rows += [(name, s.topic, s.type, f"{s.field} of {', '.join(s.names)} at {s.rate_hz:g} Hz, {s.max_age_s:g} s at most"
-              if s.type.endswith("JointState") else f"{', '.join(s.names)} at {s.rate_hz:g} Hz, {s.max_age_s:g} s at most")
-             for name, s in interface.state.items()]
+    rows: list[tuple[str, str, str, str]] = []
+    for name, c in interface.cameras.items():
+        rows.append((name, c.topic, c.type, f"{c.width} x {c.height} {c.encoding} at {c.rate_hz:g} Hz, "
+                     f"{c.max_age_s:g} s at most"))
+    for name, s in interface.state.items():
+        field = f"{s.field} of " if s.type.endswith("JointState") else ""
+        rows.append((name, s.topic, s.type, f"{field}{', '.join(s.names)} at {s.rate_hz:g} Hz, "
+                     f"{s.max_age_s:g} s at most"))
     action = interface.action
     rows.append(("action", action.topic, action.type, f"{action.kind} of {', '.join(action.names)} at "
                  f"{action.rate_hz:g} Hz in {action.frame!r}"))
@@ -75,7 +79,7 @@ def _summary(interface: Interface) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _print_table(titles: tuple[str, ...], rows: list[tuple[str, str, str, str]]) -> None:
+def _print_table(titles: Sequence[str], rows: Sequence[tuple[str, str, str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

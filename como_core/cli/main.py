@@ -68,7 +68,7 @@ COMMANDS: dict[Verb, Command] = {
     ("policy", "train"): Command(
         "como_core.cli.policy:train", "train a policy on a few demonstrations and any relabelled video"),
     ("policy", "eval"): Command(
-        "como_core.cli.policy:evaluate", "measure a policy's success in simulation, with its interval"),
+        "como_core.cli.policy_eval:evaluate", "measure a policy's success in simulation; compare it with another's"),
     ("data", "recover"): Command(
         "como_core.cli.data:recover", "save what is left of recordings that a crash cut off; originals stay"),
     ("data", "label"): Command(

@@ -1,18 +1,11 @@
-"""`como policy train` and `como policy eval`."""
+"""`como policy train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from como_core.evaluation.trials import Rate
-
-Row = dict[str, str | int | float]
 
 
 def train(
@@ -70,73 +63,3 @@ def train(
     for line in trained.notes():
         print(line)
     print(f"policy in {output}; next: como policy eval {output} --env metaworld:drawer-open-v3 --trials 50")
-
-
-def evaluate(
-    run: tyro.conf.Positional[Path],
-    env: tuple[str, ...],
-    trials: int = 50,
-    first_seed: int = 10_000,
-    processes: int = 2,
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    device: str = "cpu",
-) -> None:
-    """Measure a policy in simulation: its success from fixed start states, with Wilson's 95 % interval.
-
-    Trials are stepped directly, with the latency of the real loop, in parallel processes. They are logged one by one:
-    run again, it does only what is missing.
-
-    Example: como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50
-
-    Args:
-        run: Folder of the policy, as `como policy train` wrote it.
-        env: Environments, such as metaworld:drawer-open-v3.
-        trials: Start states per environment.
-        first_seed: Seed of the first start state; the others follow it.
-        processes: How many simulators run at once.
-        output: Folder for trials.jsonl and success.json; RUN/eval where not given.
-        device: Torch device of the policy, such as cpu or cuda.
-    """
-    import json
-    from functools import partial
-
-    from rich.console import Console
-
-    from como_core.errors import ComoError
-    from como_core.evaluation.trials import rate, rates_by_env
-    from como_core.formats.labels import sha256_of
-    from como_core.formats.trials import TrialLog
-    from como_core.policy.checkpoint import load_policy
-    from como_core.simulation.rollout import run_trials
-    from como_core.training.checkpoint import TENSORS
-
-    if trials < 1 or processes < 1:
-        raise ComoError(f"--trials and --processes must be 1 or more, got {trials} and {processes}")
-    load_policy(run)  # a damaged checkpoint is refused here, not in a process of its own
-    folder = output or run / "eval"
-    log = TrialLog(folder / "trials.jsonl", {"policy_sha256": sha256_of(run / TENSORS)})
-    done = run_trials(partial(load_policy, run, device), env, range(first_seed, first_seed + trials),
-                      processes=processes, log=log)
-    rows = [_row(name, found) for name, found in rates_by_env(done).items()]
-    rows += [_row("all", rate(done))] if len(rows) > 1 else []
-    Console().print(_table(f"{run}, {trials} start states from seed {first_seed}", rows))
-    path = folder / "success.json"
-    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    print(f"the same numbers: {path}; every trial: {log.path}")
-
-
-def _row(env: str, found: Rate) -> Row:
-    return {"env": env, "success": found.share, "low": found.interval.low, "high": found.interval.high,
-            "k": found.successes, "n": found.trials}
-
-
-def _table(title: str, rows: list[Row]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title)
-    for name in ("environment", "success", "k / n", "95 % Wilson"):
-        table.add_column(name, justify="left" if name == "environment" else "right")
-    for row in rows:
-        table.add_row(str(row["env"]), f"{row['success']:.1%}", f"{row['k']} / {row['n']}",
-                      f"{row['low']:.1%} to {row['high']:.1%}")
-    return table

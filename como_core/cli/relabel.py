@@ -16,6 +16,8 @@ def relabel(
     device: str = "cpu",
     engine: Literal["local"] = "local",
     workers: int | None = None,
+    demos: tuple[Path, ...] = (),
+    interface: Path | None = None,
 ) -> None:
     """Label recordings of any kind with latent motion: z and a confidence in [0, 1] for every step.
 
@@ -24,6 +26,9 @@ def relabel(
 
     Originals are never written. OUTPUT gets a label file for each episode, a bag of labels for each bag, and
     manifest.json with hashes. Run again, it does only what is missing.
+
+    A bag of labels plays beside its bag: /como/latent_motion, /como/label_confidence and, with --demos, the action that
+    z is decoded to on /como/pseudo_action (docs/relabel.md).
 
     Example: como relabel videos/ bags/ --model runs/motion -o relabeled/
 
@@ -35,6 +40,8 @@ def relabel(
         device: Torch device, such as cpu or cuda.
         engine: Where the work is done: local, in processes of this machine.
         workers: Processes; where not given, one for every two cores, or one where there are few recordings.
+        demos: Demonstrations, among the sources too, on which the decoder from z to action is fitted.
+        interface: Interface YAML of the demonstrations; where not given, the one inside the first bag of them.
     """
     from como_core.motion.relabel import relabel as run
 
@@ -44,3 +51,17 @@ def relabel(
     if manifest.skipped:
         print(f"{len(manifest.skipped)} skipped:")
         print("\n".join(f"  {entry.reason}" for entry in manifest.skipped))
+    if demos:
+        _decode(output, demos, interface)
+
+
+def _decode(output: Path, demos: tuple[Path, ...], interface: Path | None) -> None:
+    from como_core.interface import load_interface
+    from como_core.policy.label_actions import add_pseudo_actions
+    from como_core.policy.sources import recorded_interface
+
+    decoded = add_pseudo_actions(output, demos, load_interface(interface) if interface else recorded_interface(demos))
+    left_out = ", ".join(f"{value:.2f}" for value in decoded.fit.r2)
+    print(f"{len(decoded.written)} bags of labels with pseudo-actions; R2 on left-out demonstrations: {left_out}")
+    if decoded.skipped:
+        print("\n".join([f"{len(decoded.skipped)} without:", *(f"  {path}: {why}" for path, why in decoded.skipped)]))

@@ -23,11 +23,11 @@ from como_core.control.latch import Latch
 from como_core.control.limits import Guard
 from como_core.control.loop_timing import LoopTiming
 from como_core.control.motion import LimitFault, Motion
-from como_core.control.observations import Decode, ObservationBuffer, Snapshot
+from como_core.control.observations import Decode, Snapshot
 from como_core.control.operator import Operator
 from como_core.control.plan import chunk_fault, chunk_plan, interpolation_of
+from como_core.control.senses import Senses
 from como_core.control.status import Command, Phase, Settings, Status
-from como_core.control.streams import StreamAges
 from como_core.control.trajectory_motion import TrajectoryMotion
 from como_core.control.worker import Inference
 from como_core.interface import Interface
@@ -50,7 +50,7 @@ class Controller:
     """
 
     def __init__(self, interface: Interface, settings: Settings | None = None) -> None:
-        self._interface, self._settings = interface, settings or Settings()
+        self._settings = settings or Settings()
         self._action = interface.action
         self._interpolation = interpolation_of(self._action.kind)
         self._guard = Guard(interface)
@@ -58,10 +58,8 @@ class Controller:
                           1 / self._action.rate_hz)
         kind = TrajectoryMotion if self._action.target == "joint_trajectory" else Motion
         self._motion: Motion = kind(self._action, self._guard, blender)
-        self._ages = StreamAges(interface.max_age_s, self._settings.wall_rate, self._settings.margin_s)
-        self._buffer = ObservationBuffer(interface)
-        self._operator = Operator(self._settings.deadman_max_age_s)
-        self._state_wait_s = max((1 / stream.rate_hz for stream in interface.state.values()), default=0.0)
+        self._senses = Senses(interface, self._settings)
+        self._operator = Operator(self._settings.deadman_max_age_s, self._settings.estop_required)
         self._latch = Latch()
         self._lock = threading.RLock()
         self._timing = LoopTiming()
@@ -97,7 +95,7 @@ class Controller:
         """
         self._motion.forget()
         self._forget_answers()
-        self._forget_streams()
+        self._senses.clear()
         self._latch.open()
         self._phase = Phase.WAITING
         if self._operator.stop:
@@ -116,7 +114,7 @@ class Controller:
             return None
         if self._operator.stop:
             return self._operator.stop
-        faults = self._ages.faults(now_s, wall_s)
+        faults = self._senses.faults(now_s, wall_s)
         if faults:
             return faults[0]
         self._latch.open()
@@ -127,7 +125,7 @@ class Controller:
     def clock_jumped(self) -> None:
         """The node's clock went back, so what is stored is of another time: begin again from fresh streams."""
         self._end()
-        self._forget_streams()
+        self._senses.clear()
         if self._phase is Phase.RUNNING:
             self._phase = Phase.WAITING
 
@@ -157,35 +155,29 @@ class Controller:
     @_locked
     def put_image(self, name: str, stamp_s: float, wall_s: float, decode: Decode) -> None:
         """The newest image of a camera."""
-        self._ages.arrived(name, stamp_s, wall_s)
-        self._buffer.put_image(name, stamp_s, wall_s, decode)
+        self._senses.put_image(name, stamp_s, wall_s, decode)
 
     @_locked
     def put_state(self, name: str, stamp_s: float, wall_s: float, values: np.ndarray) -> None:
         """The newest values of a state stream."""
-        self._ages.arrived(name, stamp_s, wall_s)
-        self._buffer.put_state(name, stamp_s, values)
+        self._senses.put_state(name, stamp_s, wall_s, values)
 
     @_locked
     def put_instruction(self, text: str | None) -> None:
         """What the robot is asked to do."""
-        self._buffer.instruction = text
+        self._senses.instruct(text)
 
     # What the policy is asked and answers.
 
     @_locked
     def question(self, now_s: float, wall_s: float) -> tuple[Snapshot, int] | None:
         """A snapshot to predict from and its epoch, where a chunk is due and every stream is fresh; else None."""
-        if self._phase not in (Phase.WAITING, Phase.RUNNING) or self._ages.faults(now_s, wall_s):
+        if self._phase not in (Phase.WAITING, Phase.RUNNING) or self._senses.faults(now_s, wall_s):
             return None
         if self._operator.hold(wall_s):
             return None
-        snapshot = self._buffer.snapshot()
-        half_frame_s = 0.5 / max(camera.rate_hz for camera in self._interface.cameras.values())
-        if self._asked_s is not None and snapshot.stamp_s < self._asked_s + 1 / self._settings.replan_hz - half_frame_s:
-            return None
-        # The state of the same instant is mostly on its way behind the image; one of its periods is worth waiting.
-        if wall_s < snapshot.arrival_s + self._state_wait_s and not self._buffer.states_reach(snapshot.stamp_s):
+        snapshot = self._senses.question(wall_s, self._asked_s)
+        if snapshot is None:
             return None
         self._asked_s = snapshot.stamp_s
         return replace(snapshot, prefix=self._motion.prefix(snapshot.stamp_s)), self._epoch
@@ -223,8 +215,8 @@ class Controller:
         self._hold_if_told(wall_s)
         if self._phase is not Phase.RUNNING:
             return
-        faults = self._ages.faults(now_s, wall_s)
-        fault = "; ".join(faults) if faults else self._guard.workspace_fault(self._buffer.newest_state())
+        faults = self._senses.faults(now_s, wall_s)
+        fault = "; ".join(faults) if faults else self._guard.workspace_fault(self._senses.states())
         if fault:
             self._close(fault)
 
@@ -232,17 +224,16 @@ class Controller:
     def command(self, now_s: float, wall_s: float) -> Command | None:
         """The command to send now, or None where there is none."""
         self.check(now_s, wall_s)
-        if self._motion.plan is None or self._ages.faults(now_s, wall_s):
+        if self._motion.plan is None or self._senses.faults(now_s, wall_s):
             return None
         ahead_s = now_s + self._settings.command_lead_s
         if self._motion.over(ahead_s):
-            self._motion.finish(self._buffer.newest_state())
+            self._motion.finish(self._senses.states())
             self._origin = self._last_wall_s = None
             return None
-        stream = self._guard.position_stream
-        age = self._ages.age(stream, now_s, wall_s) if stream else None
+        position_age_s = self._senses.stamp_age_s(self._guard.position_stream, now_s, wall_s)
         try:
-            command = self._motion.command(ahead_s, self._buffer.newest_state(), age.stamp_age_s if age else 0.0)
+            command = self._motion.command(ahead_s, self._senses.states(), position_age_s)
         except LimitFault as fault:
             self._close(str(fault))
             return None
@@ -263,11 +254,11 @@ class Controller:
         if self._phase is Phase.WAITING:
             hold = self._operator.hold(wall_s)
             waiting = [hold] if hold else []
-            waiting += self._ages.faults(now_s, wall_s)
+            waiting += self._senses.faults(now_s, wall_s)
             waiting = waiting or [self._refusal or "the first chunk of the policy"]
         plan = self._motion.plan
         return Status(self._phase, self._latch.cause, tuple(waiting),
-                      {name: self._ages.age(name, now_s, wall_s) for name in self._interface.max_age_s},
+                      self._senses.ages(now_s, wall_s),
                       plan.remaining(now_s) if plan else 0, max(plan.end_s - now_s, 0.0) if plan else 0.0,
                       self._chunks, self._late_chunks, self._commands, self._motion.bounded)
 
@@ -305,9 +296,5 @@ class Controller:
 
     def _end(self) -> None:
         """End the motion, if there is one, and ignore what is being predicted."""
-        self._motion.end(self._buffer.newest_state())
+        self._motion.end(self._senses.states())
         self._forget_answers()
-
-    def _forget_streams(self) -> None:
-        self._ages.clear()
-        self._buffer.clear()

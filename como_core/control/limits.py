@@ -154,12 +154,7 @@ class Guard:
 
 
 def _orientation_columns(action: Action) -> list[int]:
-    if action.kind != "ee_pose" or not set(_ORIENTATION) & set(action.names):
-        return []
-    if not set(_ORIENTATION) <= set(action.names):
-        raise ConfigError(f"action.names: an orientation is all of {', '.join(_ORIENTATION)} or none of them, "
-                          f"got {', '.join(action.names)}")
-    return [action.names.index(name) for name in _ORIENTATION]
+    return [action.names.index(name) for name in _ORIENTATION] if action.kind == "ee_pose" else []
 
 
 def _position_stream(interface: Interface) -> str:

@@ -11,12 +11,13 @@ class Operator:
 
     deadman_max_age_s  the deadman switch counts as released when its newest message is older than this; None where
                        there is no such switch
+    estop_required     nothing may be commanded until the e-stop has been heard
     """
 
-    def __init__(self, deadman_max_age_s: float | None = None) -> None:
-        self._deadman_max_age_s = deadman_max_age_s
+    def __init__(self, deadman_max_age_s: float | None = None, estop_required: bool = False) -> None:
+        self._deadman_max_age_s, self._estop_required = deadman_max_age_s, estop_required
         self._held_s: float | None = None
-        self.pressed = False
+        self.pressed: bool | None = None
         self.paused = False
 
     def deadman(self, held: bool, wall_s: float) -> None:
@@ -30,6 +31,8 @@ class Operator:
 
     def hold(self, wall_s: float) -> str | None:
         """Why nothing may be commanded for the present, or None."""
+        if self._estop_required and self.pressed is None:
+            return "the e-stop has not been heard"
         if self.paused:
             return "paused by the operator"
         if self._deadman_max_age_s is None:

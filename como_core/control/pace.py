@@ -53,7 +53,8 @@ class Pace:
     def _braked(step: np.ndarray, distance: np.ndarray, step_before: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Steps that differ from the ones before by `change` at most, and shrink in time to end at `distance`."""
         change = np.where(np.isfinite(change), change, 1.0)
-        # The largest first step of a row that shrinks by `change` each time and adds up to `distance`.
-        braking = change * (np.sqrt(1 + 8 * np.abs(distance) / change) - 1) / 2
+        # The first step of the row that shrinks by `change` each time, has `more` further ones and adds up to distance.
+        more = np.floor((np.sqrt(1 + 8 * np.abs(distance) / change) - 1) / 2)
+        braking = np.abs(distance) / (more + 1) + change * more / 2
         wanted = np.sign(distance) * np.minimum(np.abs(step), braking)
         return np.clip(wanted, step_before - change, step_before + change)

@@ -33,6 +33,7 @@ class Settings:
     wall_rate       simulated seconds per wall second where below 1
     margin_s        a stream counts as stale this much before its max_age_s: two periods of whoever calls `check`
     deadman_max_age_s  a deadman switch must be held and heard within this; None where there is none
+    estop_required  nothing is commanded until the e-stop has been heard
     """
 
     replan_hz: float = 10.0
@@ -43,6 +44,7 @@ class Settings:
     blend: Blend = "cross_fade"
     ensemble_decay: float = 0.01
     deadman_max_age_s: float | None = None
+    estop_required: bool = False
 
 
 @dataclass(frozen=True)

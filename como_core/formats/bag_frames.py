@@ -43,6 +43,7 @@ class BagFrames(LazyFrames):
     """Frames of one topic of a bag, decoded when asked for: uint8 [T, H, W, 3], RGB.
 
     stamps_ns  int64 [T], header stamp of each frame in nanoseconds
+    logged_ns  int64 [T], log time of each frame's message
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class BagFrames(LazyFrames):
         super().__init__((len(picks), *size, 3))
         self._bag, self._key, self._topic = bag, (bag, signature), topic
         self._log_ns, self._picks, self.stamps_ns = log_ns, picks, stamps_ns
+        self.logged_ns = log_ns[picks]
 
     def _read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         last: tuple[int, np.ndarray] | None = None

@@ -8,6 +8,7 @@ its end, `x` becomes `x_recovered`.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,7 +102,10 @@ def _is_cut(path: Path) -> bool:
         return not is_held(path / LOCK)
     if path.is_dir():
         files = sorted(path.glob("*.mcap"))
-        return bool(files) and not (path / METADATA).exists() and not all(is_whole(file) for file in files)
+        # rosbag2 names the parts of a bag after its folder; others lie there alone, and each is looked at by itself.
+        parts = [file for file in files if re.fullmatch(rf"{re.escape(path.name)}(_\d+)?", file.stem)]
+        return (bool(files) and parts == files and not (path / METADATA).exists()
+                and not all(is_whole(file) for file in files))
     return path.suffix == ".mcap" and not is_whole(path)
 
 

@@ -20,7 +20,7 @@ from como_core.formats.bag_writer import BagError, BagWriter
 from como_core.formats.lazy import CAMERA
 from como_core.interface import Interface, require_same
 
-__all__ = ["BagError", "BagWriter", "find_bags", "frame_stamps_ns", "note_of", "read_bag"]
+__all__ = ["BagError", "BagWriter", "find_bags", "frame_log_ns", "frame_stamps_ns", "note_of", "read_bag"]
 
 
 def read_bag(path: str | Path, interface: Interface | None = None) -> Episode:
@@ -62,10 +62,19 @@ def note_of(path: str | Path) -> EpisodeNote:
 
 def frame_stamps_ns(episode: Episode) -> np.ndarray:
     """Header stamps of a bag's episode in nanoseconds, exact: int64 [T]. Raises BagError for any other episode."""
+    return _first_camera(episode).stamps_ns
+
+
+def frame_log_ns(episode: Episode) -> np.ndarray:
+    """Log times of the first camera's pictures in nanoseconds: int64 [T]. Raises BagError as `frame_stamps_ns`."""
+    return _first_camera(episode).logged_ns
+
+
+def _first_camera(episode: Episode) -> BagFrames:
     frames = next(iter(episode.images.values()))
     if not isinstance(frames, BagFrames):
         raise BagError(f"{episode.source}: has no header stamps, it was not read from a bag")
-    return frames.stamps_ns
+    return frames
 
 
 def _aligned(path: Path, robot: Interface | None, found: dict[str, str], cameras: dict[str, str], recording: Recording,

@@ -32,6 +32,8 @@ class Trial:
     success     whether the task was achieved; nobody may leave it out
     duration_s  seconds until success, or until the trial was ended as a failure
     film        the video of the trial beside the log, or None where none was made
+    wall_s      seconds of one process that it took, or None where nobody looked; plays no part in comparisons
+    inference_ms  milliseconds for each chunk, that of a call shared among the chunks it gave; likewise
     """
 
     env: str
@@ -39,6 +41,8 @@ class Trial:
     success: bool
     duration_s: float
     film: str | None = None
+    wall_s: float | None = dataclasses.field(default=None, compare=False)
+    inference_ms: tuple[float, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def start(self) -> tuple[str, int]:
@@ -97,15 +101,34 @@ class TrialLog:
         return whole.decode("utf-8", errors="replace").splitlines()
 
     def _check_header(self, line: str) -> None:
-        header = _object(line, f"{self.path}:1")
-        if header.get("schema") != SCHEMA or header.get("version") != VERSION:
-            raise TrialLogError(f"{self.path}: expected a log of schema {SCHEMA!r} version {VERSION}, got "
-                                f"{header.get('schema')!r} version {header.get('version')!r}")
-        found = config.first_difference(header.get("conditions"), self.conditions)
+        found = config.first_difference(_header(line, self.path).get("conditions"), self.conditions)
         if found:
             key, before, now = found
             raise TrialLogError(f"{self.path}: these trials were run with {key} = {before!r}, now it is {now!r}; "
                                 "trials under other conditions belong into another file")
+
+
+def read_trials(path: str | Path) -> tuple[dict[str, Any], list[Trial]]:
+    """Conditions and trials of a log that is only looked at; a last line that was cut off is left out.
+
+    Raises TrialLogError where the file is no trial log, is of another version, or holds a line that is no trial.
+    """
+    path = Path(path)
+    try:
+        whole = path.read_bytes().rpartition(b"\n")[0]
+    except OSError as error:
+        raise TrialLogError(f"{path}: cannot be opened: {error.strerror}") from error
+    first, *lines = whole.decode("utf-8", errors="replace").splitlines() or [""]
+    trials = [_trial(line, f"{path}:{number}") for number, line in enumerate(lines, start=2)]
+    return dict(_header(first, path).get("conditions") or {}), trials
+
+
+def _header(line: str, path: Path) -> dict[str, Any]:
+    header = _object(line, f"{path}:1")
+    if header.get("schema") != SCHEMA or header.get("version") != VERSION:
+        raise TrialLogError(f"{path}: expected a log of schema {SCHEMA!r} version {VERSION}, got "
+                            f"{header.get('schema')!r} version {header.get('version')!r}")
+    return header
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

@@ -148,6 +148,10 @@ class Action:
         require_different("names", self.names)
         if self.kind in _KIND_FIELDS:
             require_known("names", self.names, _KIND_FIELDS[self.kind])
+        missing = [name for name in POSE_FIELDS if name not in self.names]
+        if self.target == "pose" and missing:
+            raise ValueError(f"names: {missing[0]!r} is missing; a pose without it would move or turn the hand to a "
+                             f"default, so target 'pose' needs all of {', '.join(POSE_FIELDS)}")
         for name in _PER_VALUE:
             bound = getattr(self.limits, name)
             if bound is not None and len(bound) != len(self.names):

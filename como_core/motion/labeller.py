@@ -23,7 +23,7 @@ from como_core.formats.bag_writer import BagError
 from como_core.formats.label_bag import write_label_bag
 from como_core.formats.labels import LABEL_SUFFIX, LabelError, LabelFile, read_labels, sha256_of, write_labels
 from como_core.formats.manifest import LabelledSource, relative_to
-from como_core.formats.rosbag import frame_stamps_ns
+from como_core.formats.rosbag import frame_log_ns, frame_stamps_ns
 from como_core.formats.source_files import split_source
 from como_core.formats.sources import list_sources
 from como_core.formats.video import read_video
@@ -157,9 +157,8 @@ class Labeller:
             labels = LabelFile(episode.timestamps, clip.latent, clip.confidence, str(source), opened.digest,
                                self._job.identity, self._model.config.gap_s, clip.parts)
             if is_bag(source):
-                stamps_ns = frame_stamps_ns(episode)
                 try:
-                    write_label_bag(folder / opened.name, labels, stamps_ns)
+                    write_label_bag(folder / opened.name, labels, frame_stamps_ns(episode), frame_log_ns(episode))
                 except BagError as error:
                     raise OutputError(str(error)) from error
             # Last, since its presence says that the recording is done.

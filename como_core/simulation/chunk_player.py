@@ -7,17 +7,24 @@ when the chunk arrives are dropped, the old chunk goes on until then, and over `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from como_core.action_chunk import ActionChunk
+from como_core.interface import Action
+
+REPLAN_HZ = 10.0  # these three as policy_node's parameters
+BLEND_S = 0.05
+LATENCY_S = 0.025
+REAL_TIME = {"replan_hz": REPLAN_HZ, "blend_s": BLEND_S, "latency_s": LATENCY_S}
 
 _EARLY = 1e-3  # periods; times of steps are rounded on their way here
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How a policy is run, in control periods. The defaults are those of policy_node at 40 Hz.
+    """How a policy is run, in control periods. The defaults are those of policy_node at 40 Hz; see `real_time`.
 
     replan_periods   from one observation to the next that the policy is asked about (4: 10 Hz)
     latency_periods  from an observation to the first action that can follow from it
@@ -32,13 +39,30 @@ class Timing:
         if self.replan_periods < 1 or self.latency_periods < 0 or self.blend_periods < 0:
             raise ValueError(f"replan_periods must be 1 or more, latency and blend 0 or more, got {self}")
 
+    @classmethod
+    def real_time(cls, period_s: float) -> Self:
+        """The defaults of policy_node for a control period of `period_s` seconds; an answer takes a period or more."""
+        return cls(max(1, round(1 / REPLAN_HZ / period_s)), max(1, round(LATENCY_S / period_s)),
+                   round(BLEND_S / period_s))
+
+
+def goes_on(action: Action) -> np.ndarray:
+    """Which values of an action, bool [A], stay as last commanded where no new one is planned; velocities end."""
+    moves = action.kind in ("joint_velocity", "ee_twist")
+    return np.array([not moves] * len(action.names) + [True] * (action.size - len(action.names)))
+
 
 class ChunkPlayer:
-    """Plays chunks of velocity actions with a gripper as the last value, [A]; holds still where nothing is planned."""
+    """Plays chunks of actions [A]; holds still where nothing is planned.
 
-    def __init__(self, size: int, period_s: float, timing: Timing) -> None:
+    rest     float32 [A], the action that keeps the robot where it is at the start
+    goes_on  bool [A], as `goes_on` says: values that stay as last commanded, where the others go back to `rest`
+    """
+
+    def __init__(self, rest: np.ndarray, goes_on: np.ndarray, period_s: float, timing: Timing) -> None:
         self._period_s, self._timing = period_s, timing
-        self._held = np.zeros(size, np.float32)
+        self._rest, self._goes_on = np.asarray(rest, np.float32), goes_on
+        self._held = self._rest
         self._planned: dict[int, np.ndarray] = {}
         self._coming: list[tuple[int, int, ActionChunk]] = []
 
@@ -47,14 +71,13 @@ class ChunkPlayer:
         self._coming.append((asked + self._timing.latency_periods, asked, chunk))
 
     def action(self, period: int) -> np.ndarray:
-        """The action [A] of `period`, which never goes back. With no plan: no velocity, the gripper as it was."""
+        """The action [A] of `period`, which never goes back. With no plan: no velocity, all else as it was."""
         for arrival, asked, chunk in [c for c in self._coming if c[0] <= period]:
             self._splice(asked, chunk, arrival)
             self._coming.remove((arrival, asked, chunk))
         action = self._planned.pop(period, None)
         if action is None:
-            action = np.zeros_like(self._held)
-            action[-1] = self._held[-1]
+            action = np.where(self._goes_on, self._held, self._rest)
         self._held = action
         return action
 

@@ -11,12 +11,13 @@ import atexit
 import dataclasses
 import sys
 import weakref
+from collections.abc import Mapping
 
 import numpy as np
 
 from como_core.interface import Interface, load_interface
 from como_core.resources import resource
-from como_core.simulation.environment import SimulationError, unknown_task
+from como_core.simulation.environment import SimulationError, known_views, unknown_task
 from como_core.simulation.graphics import explained, select_backend
 
 select_backend()
@@ -50,31 +51,30 @@ VIEWS = {"front": (125.0, -36.0), "left": (55.0, -36.0), "high": (125.0, -65.0)}
 
 
 class MetaWorld:
-    """One Meta-World task behind `Env`, seen from the front, or as "task@view" from one of VIEWS.
+    """One Meta-World task behind `Env`, seen from the front, or from those of VIEWS that `views` names.
 
-    The camera keeps its name, and the environment that of the task: only the pictures differ. Raises SimulationError
-    for a task or view that does not exist.
+    views: camera name -> view, as `make_env` reads them. An only camera keeps its name, and the environment that of
+    the task: only the pictures differ. Raises SimulationError for a task or view that does not exist.
     """
 
-    camera = "front"
     period_s = STEPS_PER_PERIOD * STEP_S
+    time_limit_s = 4.0
 
-    def __init__(self, task: str, size: int = 64) -> None:
-        task, _, view = task.partition("@")
+    def __init__(self, task: str, size: int = 64, views: Mapping[str, str] | None = None) -> None:
         if task not in TASKS:
             raise unknown_task("metaworld", task, TASKS)
-        if view and view not in VIEWS:
-            raise SimulationError(f"metaworld:{task}: no view {view!r}; views: {', '.join(VIEWS)}")
         self.name = f"metaworld:{task}"
-        self.interface = _interface(size)
+        seen = known_views(self.name, dict(views or {}), tuple(VIEWS), {"front": "front"})
+        self.interface = _interface(size, tuple(seen))
+        self.camera = next(iter(seen))
         self.instruction = task.rsplit("-v", 1)[0].replace("-", " ")
         env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task + _SUFFIX]()
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
         env.max_path_length = sys.maxsize  # the length of an episode is the caller's business
         self._env = env
         self._size = size
-        self._renderer: mujoco.Renderer | None = None
-        self._camera = _fixed_camera(*VIEWS[view or self.camera])
+        self._renderer: _Renderer | None = None
+        self._cameras = {camera: _fixed_camera(*VIEWS[view]) for camera, view in seen.items()}
         self._privileged: np.ndarray | None = None
         self._success = False
         _dress_scene(env.model, _GOAL_SITES.get(task))
@@ -102,22 +102,32 @@ class MetaWorld:
             self._privileged, _, _, _, info = self._env.step(np.clip(effort, -1.0, 1.0).astype(np.float32))
             self._success = self._success or bool(info["success"])
 
-    def render(self) -> np.ndarray:
-        """What the camera sees now, uint8 [size, size, 3], RGB."""
+    def rest(self) -> np.ndarray:
+        """No velocity, the gripper open: float32 [4]."""
+        return np.zeros(4, np.float32)
+
+    def render(self, camera: str | None = None) -> np.ndarray:
+        """What a camera sees now, uint8 [size, size, 3], RGB."""
         self._need_reset()
         if self._renderer is None:
-            self._renderer = _make_renderer(self._env.model, self._size)
-            # MuJoCo ends EGL by atexit, which runs in reverse order: registered now, the context goes before it. The
-            # exit hook of weakref itself is older, and would come too late.
-            self._free = weakref.finalize(self, self._renderer.close)
-            self._free.atexit = False
-            atexit.register(self._free)
-        self._renderer.update_scene(self._env.data, self._camera)
-        return self._renderer.render().copy()
+            key = self.name, self._size
+            self._renderer = _RENDERERS.get(key) or _Renderer(self._env.model, self._size)
+            _RENDERERS[key] = self._renderer
+        return self._renderer.render(self._env.model, self._env.data, self._cameras[camera or self.camera])
 
     def state(self) -> np.ndarray:
         """Hand position in metres and gripper opening in [0, 1], float32 [4]."""
         return self.privileged()[:4].astype(np.float32)
+
+    def path(self, actions: np.ndarray) -> np.ndarray:
+        """Positions [K + 1, 3] in metres of a hand that moves at the velocities `actions` [K, 4]."""
+        moves = np.asarray(actions, np.float64)[:, :3] * self.period_s
+        return self.privileged()[:3] + np.concatenate([np.zeros((1, 3)), np.cumsum(moves, axis=0)])
+
+    def project(self, points: np.ndarray, camera: str | None = None) -> np.ndarray:
+        """Column and row of points [N, 3] in metres, as shares of the picture, [N, 2]."""
+        return _seen_at(np.asarray(points, np.float64), self._cameras[camera or self.camera],
+                        float(self._env.model.vis.global_.fovy))
 
     def privileged(self) -> np.ndarray:
         """Meta-World's own observation with hand, objects and goal, float64 [39]."""
@@ -131,21 +141,24 @@ class MetaWorld:
         return self._success
 
     def close(self) -> None:
-        """Free the renderer; it comes back at the next `render`."""
-        if self._renderer is not None:
-            self._free()
-            self._renderer = None
+        """Free the renderer, unless others use it; it comes back at the next `render`."""
+        self._renderer = None
 
     def _need_reset(self) -> None:
         if self._privileged is None:
             raise SimulationError(f"{self.name}: call reset(seed) first")
 
 
-def _interface(size: int) -> Interface:
-    """The installed interface of this robot, its camera resized."""
+make = MetaWorld
+
+
+def _interface(size: int, cameras: tuple[str, ...]) -> Interface:
+    """The installed interface of this robot with these cameras; one that it does not list has a topic of its own."""
     interface = load_interface(resource("config/interfaces/metaworld.yaml"))
-    camera = dataclasses.replace(interface.cameras[MetaWorld.camera], width=size, height=size)
-    return dataclasses.replace(interface, cameras={MetaWorld.camera: camera})
+    listed = next(iter(interface.cameras.values()))
+    made = {name: dataclasses.replace(interface.cameras.get(name) or dataclasses.replace(
+        listed, topic=f"{name}/{listed.topic}"), width=size, height=size) for name in cameras}
+    return dataclasses.replace(interface, cameras=made)
 
 
 def _dress_scene(model: mujoco.MjModel, goal_site: str | None) -> None:
@@ -166,13 +179,45 @@ def _fixed_camera(azimuth_deg: float, elevation_deg: float) -> mujoco.MjvCamera:
     return camera
 
 
-def _make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
-    """A renderer without multi-sampling, shadows and mirrors: three times as fast in software, same content."""
-    model.vis.quality.offsamples = 0
-    try:
-        renderer = mujoco.Renderer(model, size, size)
-    except (ImportError, RuntimeError, mujoco.FatalError) as error:
-        raise explained(error) from error
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-    return renderer
+def _seen_at(points: np.ndarray, camera: mujoco.MjvCamera, fovy_deg: float) -> np.ndarray:
+    """Pinhole projection [N, 2] of points [N, 3] by a free camera, which looks at `lookat` from `distance` away."""
+    azimuth, elevation = np.radians(camera.azimuth), np.radians(camera.elevation)
+    forward = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+    right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+    up = np.cross(right, forward)
+    offset = points - (camera.lookat - camera.distance * forward)
+    scale = 0.5 / np.tan(np.radians(fovy_deg) / 2) / np.maximum(offset @ forward, 1e-6)
+    return np.stack([0.5 + offset @ right * scale, 0.5 - offset @ up * scale], axis=1)
+
+
+class _Renderer:
+    """A renderer without multi-sampling, shadows and mirrors: three times as fast in software, same content.
+
+    Simulators of one task in a process share it: making one costs more than a trial.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size: int) -> None:
+        model.vis.quality.offsamples = 0
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except (ImportError, RuntimeError, mujoco.FatalError) as error:
+            raise explained(error) from error
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._options, self._nothing = mujoco.MjvOption(), mujoco.MjvPerturb()
+        # MuJoCo ends EGL by atexit, which runs in reverse order: registered now, the context goes before it. The exit
+        # hook of weakref itself is older, and would come too late.
+        free = weakref.finalize(self, self._renderer.close)
+        free.atexit = False
+        atexit.register(free)
+
+    def render(self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera) -> np.ndarray:
+        """What `camera` sees of `data`: uint8 [size, size, 3]. Any model of the same task will do, each has its own
+        places of things."""
+        mujoco.mjv_updateScene(model, data, self._options, self._nothing, camera, mujoco.mjtCatBit.mjCAT_ALL,
+                               self._renderer.scene)
+        picture: np.ndarray = self._renderer.render().copy()
+        return picture
+
+
+_RENDERERS: weakref.WeakValueDictionary[tuple[str, int], _Renderer] = weakref.WeakValueDictionary()

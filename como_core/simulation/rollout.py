@@ -5,37 +5,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from como_core import config
-from como_core.action_chunk import Observation, Policy
+from como_core.action_chunk import ActionChunk, Observation, Policy
 from como_core.errors import ComoError
+from como_core.formats.png import write_png
 from como_core.formats.trials import Trial, TrialLog
 from como_core.formats.video import write_video
 from como_core.interface import Interface
-from como_core.parallel import run_jobs
-from como_core.simulation.chunk_player import ChunkPlayer, Timing
+from como_core.parallel import run_streams
+from como_core.simulation.chunk_player import Timing
 from como_core.simulation.environment import Env, make_env
+from como_core.simulation.trial import Rollout, TrialRun
 from como_core.training.progress import Progress
 
-HORIZON_PERIODS = 160
+BATCH = 8
+STRIP_FRAMES = 8
+
+Start = tuple[str, int]
+
+
+@runtime_checkable
+class BatchPolicy(Policy, Protocol):
+    """A policy that may be asked about several observations at once."""
+
+    def predict_batch(self, observations: list[Observation]) -> list[ActionChunk]:
+        """The chunk for each observation, as `predict` gives it up to rounding."""
 
 
 def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[int], *, processes: int = 2,
-               horizon: int = HORIZON_PERIODS, timing: Timing = Timing(), log: TrialLog | None = None,  # noqa: B008
-               films: Path | None = None, title: str = "trials") -> list[Trial]:
+               horizon_s: float | None = None, timing: Timing | None = None, log: TrialLog | None = None,
+               films: Path | None = None, strips: Path | None = None, batch: int = BATCH,
+               title: str = "trials") -> list[Trial]:
     """One trial from each start state (env, seed), in that order; the same policy gives the same trials.
 
     load     makes the policy, once in each process; it must be picklable, such as partial(load_policy, folder)
-    horizon  control periods after which a trial ends as a failure
+    horizon_s  simulated seconds after which a trial ends as a failure; the environment's time limit where None
+    timing   how the policy is run; as policy_node does, where None
     log      trials in it are not run again, and each new one is in it as soon as it is done
     films    a folder for an mp4 of each trial, of the pictures that the policy was asked about
+    strips   a folder for a PNG of each trial, a few of these pictures in a row
+    batch    how many trials each process steps side by side; a policy that is a BatchPolicy is asked once for all
 
     Raises config.ConfigError where the policy's interface does not fit an environment (the key is named),
     SimulationError for an unknown environment, and whatever the policy raises.
@@ -43,8 +63,10 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
     known = {trial.start: trial for trial in log.trials} if log else {}
     starts = [(env, seed) for env in envs for seed in seeds]
     missing = [start for start in starts if start not in known]
+    side_by_side = max(1, min(batch, -(-len(missing) // max(1, processes))))
+    make_runner = partial(_Runner, load, horizon_s, timing, side_by_side, _Pictures(films, strips))
     with Progress(len(starts), title, unit="trials", done=len(starts) - len(missing)) as progress:
-        for start, trial in run_jobs(partial(_Runner, load, horizon, timing, films), missing, processes):
+        for start, trial in run_streams(make_runner, missing, processes):
             if log:
                 log.append(trial)
             known[start] = trial
@@ -53,31 +75,12 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
     return [known[start] for start in starts]
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """What happened in one trial: periods until success or the end, pictures [N, H, W, 3] that the policy saw."""
-
-    success: bool
-    periods: int
-    pictures: np.ndarray
-
-
-def rollout(env: Env, policy: Policy, seed: int, horizon: int = HORIZON_PERIODS,
-            timing: Timing = Timing()) -> Rollout:  # noqa: B008
+def rollout(env: Env, policy: Policy, seed: int, horizon: int | None = None, timing: Timing | None = None) -> Rollout:
     """Run `policy` from the start state of `seed` until success or for `horizon` periods; the arm begins at rest."""
-    player = ChunkPlayer(policy.interface.action.size, env.period_s, timing)
-    env.reset(seed)
-    pictures: list[np.ndarray] = []
-    period = 0
-    while period < horizon and not env.success:
-        if period % timing.replan_periods == 0:
-            pictures.append(env.render())
-            observation = Observation(period * env.period_s, {env.camera: pictures[-1]}, env.state(), env.instruction)
-            player.answer(period, policy.predict(observation))
-        env.step(player.action(period))
-        period += 1
-    pictures.append(env.render())
-    return Rollout(env.success, period, np.stack(pictures))
+    trial = TrialRun(env, seed, horizon, timing)
+    while trial.observation is not None:
+        trial.answer(policy.predict(trial.observation))
+    return trial.result()
 
 
 def require_fit(interface: Interface, env: Env) -> None:
@@ -92,6 +95,22 @@ def require_fit(interface: Interface, env: Env) -> None:
                                  f"and {theirs!r} in the environment; train it with data of this environment")
 
 
+def env_for(interface: Interface, name: str, size: int | None = None) -> Env:
+    """The environment `name` with the cameras of `interface`, of its size unless `size` in pixels is given.
+
+    Raises config.ConfigError where the interface does not fit, SimulationError as `make_env` does.
+    """
+    env = make_env(name, _camera_size(interface), tuple(interface.cameras))
+    require_fit(interface, env)
+    return env if size is None else make_env(name, size, tuple(interface.cameras))
+
+
+def picture_name(env: str, seed: int | None = None) -> str:
+    """What the files of pictures of an environment, or of one trial in it, are called, without their ending."""
+    name = re.sub("[^A-Za-z0-9._@-]", "_", env)
+    return name if seed is None else f"{name}_{seed}"
+
+
 def _stepped(interface: Interface) -> dict[str, Any]:
     """The part of an interface that matters when observations and actions are handed over in memory."""
     action = interface.action
@@ -101,32 +120,102 @@ def _stepped(interface: Interface) -> dict[str, Any]:
                        "gripper": action.gripper is not None}}
 
 
-class _Runner:
-    """One policy and one simulator per environment, kept from trial to trial."""
+@dataclass(frozen=True)
+class _Pictures:
+    """Where the pictures of a trial go."""
 
-    def __init__(self, load: Callable[[], Policy], horizon: int, timing: Timing, films: Path | None) -> None:
+    films: Path | None
+    strips: Path | None
+
+    def keep(self, env: str, seed: int, done: Rollout, rate_hz: float) -> str | None:
+        """Write them; the name of the film, if there is one."""
+        name = picture_name(env, seed)
+        if self.strips is not None:
+            shown = np.linspace(0, len(done.pictures) - 1, min(STRIP_FRAMES, len(done.pictures))).round().astype(int)
+            write_png(self.strips / f"{name}.png", np.concatenate(list(done.pictures[shown]), axis=1))
+        if self.films is None:
+            return None
+        write_video(self.films / f"{name}.mp4", done.pictures, fps=rate_hz)
+        return f"{name}.mp4"
+
+
+@dataclass
+class _Running:
+    """A trial in hand: its start, its simulator, what it has cost."""
+
+    start: Start
+    env: Env
+    run: TrialRun
+    wall_s: float
+    inference_ms: list[float] = field(default_factory=list)
+
+
+class _Runner:
+    """One policy and a few simulators per environment; steps several trials side by side."""
+
+    def __init__(self, load: Callable[[], Policy], horizon_s: float | None, timing: Timing | None,
+                 side_by_side: int, pictures: _Pictures) -> None:
         self._policy = load()
         self._policy.warm_up()
-        self._horizon, self._timing, self._films = horizon, timing, films
-        self._envs: dict[str, Env] = {}
+        self._horizon_s, self._timing, self._side_by_side, self._pictures = horizon_s, timing, side_by_side, pictures
+        self._idle: dict[str, list[Env]] = defaultdict(list)
 
-    def __call__(self, start: tuple[str, int]) -> Trial:
+    def __call__(self, starts: Iterator[Start]) -> Iterator[tuple[Start, Trial]]:
+        running: list[_Running] = []
+        more = True
+        while running or more:
+            while more and len(running) < self._side_by_side:
+                start = next(starts, None)
+                more = start is not None
+                if start is not None:
+                    running.append(self._begin(start))
+            waiting = [trial for trial in running if trial.run.observation is not None]
+            self._answer(waiting)
+            for trial in running:
+                if trial.run.observation is None:
+                    yield trial.start, self._end(trial)
+            running = [trial for trial in running if trial.run.observation is not None]
+
+    def _begin(self, start: Start) -> _Running:
         name, seed = start
-        env = self._env(name)
-        done = rollout(env, self._policy, seed, self._horizon, self._timing)
-        film = None
-        if self._films is not None:
-            film = f"{name.replace(':', '_')}_{seed}.mp4"
-            write_video(self._films / film, done.pictures, fps=1.0 / (self._timing.replan_periods * env.period_s))
-        return Trial(name, seed, done.success, done.periods * env.period_s, film)
+        env = self._idle[name].pop() if self._idle[name] else self._make(name)
+        began = time.perf_counter()
+        horizon = None if self._horizon_s is None else round(self._horizon_s / env.period_s)
+        run = TrialRun(env, seed, horizon, self._timing)
+        return _Running(start, env, run, time.perf_counter() - began)
 
-    def _env(self, name: str) -> Env:
-        if name not in self._envs:
-            size = _camera_size(self._policy.interface)
-            env = make_env(name, size)
-            require_fit(self._policy.interface, env)
-            self._envs[name] = env
-        return self._envs[name]
+    def _answer(self, trials: list[_Running]) -> None:
+        """Ask the policy about all trials, and step each to its next question."""
+        if not trials:
+            return
+        observations = [trial.run.observation for trial in trials if trial.run.observation is not None]
+        began = time.perf_counter()
+        chunks = self._predict(observations)
+        share_s = (time.perf_counter() - began) / len(trials)
+        for trial, chunk in zip(trials, chunks, strict=True):
+            began = time.perf_counter()
+            trial.run.answer(chunk)
+            trial.wall_s += share_s + time.perf_counter() - began
+            trial.inference_ms.append(round(1e3 * share_s, 3))
+
+    def _predict(self, observations: list[Observation]) -> list[ActionChunk]:
+        if len(observations) > 1 and isinstance(self._policy, BatchPolicy):
+            return self._policy.predict_batch(observations)
+        return [self._policy.predict(observation) for observation in observations]
+
+    def _end(self, trial: _Running) -> Trial:
+        (name, seed), done, env = trial.start, trial.run.result(), trial.env
+        self._idle[name].append(env)
+        film = self._pictures.keep(name, seed, done, 1.0 / (trial.run.timing.replan_periods * env.period_s))
+        return Trial(name, seed, done.success, done.periods * env.period_s, film, round(trial.wall_s, 4),
+                     tuple(trial.inference_ms))
+
+    def _make(self, name: str) -> Env:
+        """A further simulator; those of other environments are closed, since starts come environment by environment."""
+        for other in [other for other in self._idle if other != name]:
+            for env in self._idle.pop(other):
+                env.close()
+        return env_for(self._policy.interface, name)
 
 
 def _camera_size(interface: Interface) -> int:

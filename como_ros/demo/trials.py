@@ -7,9 +7,7 @@ from pathlib import Path
 
 from como_core.formats.labels import sha256_of
 from como_core.formats.trials import TrialLog
-from como_core.interface import load_interface
 from como_core.policy.checkpoint import load_policy
-from como_core.resources import resource
 from como_core.simulation.rollout import run_trials
 from como_ros.demo.plan import DemoPlan
 from como_ros.demo.stages import Result
@@ -27,7 +25,7 @@ def direct(plan: DemoPlan, policies: dict[str, Path], out: Path) -> Result:
             plan.envs,
             plan.trial_seeds(plan.direct_trials),
             processes=plan.processes,
-            horizon=round(plan.horizon_s * load_interface(resource(plan.interface)).action.rate_hz),
+            horizon_s=plan.horizon_s,
             log=TrialLog(folder / "trials.jsonl", {"policy_sha256": sha256_of(checkpoint)}),
             films=films,
             title=name,

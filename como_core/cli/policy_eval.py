@@ -1,0 +1,177 @@
+"""`como policy eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from como_core.errors import ComoError
+
+if TYPE_CHECKING:
+    from como_core.formats.trials import Trial
+
+LOG = "trials.jsonl"
+
+
+def evaluate(
+    run: tyro.conf.Positional[Path],
+    env: tuple[str, ...],
+    trials: int = 50,
+    first_seed: int = 10_000,
+    against: Path | None = None,
+    films: bool = False,
+    processes: int = 2,
+    batch: int = 8,
+    horizon_s: float | None = None,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    device: str = "cpu",
+) -> None:
+    """Measure a policy in simulation: its success from fixed start states, with Wilson's 95 % interval.
+
+    Trials are stepped directly, with the latency of the real loop, in parallel processes. They are logged one by one:
+    run again, it does only what is missing. Writes OUTPUT/success.json, a sheet of film strips for each environment
+    and, with --against, OUTPUT/comparison.json.
+
+    Examples:
+        como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50
+        como policy eval runs/new --env metaworld:drawer-open-v3 metaworld:door-open-v3 --against runs/old
+
+    Args:
+        run: Folder of the policy, as `como policy train` wrote it.
+        env: Environments, such as metaworld:drawer-open-v3, metaworld:drawer-open-v3@left, pusht or
+            libero:libero_goal/turn_on_the_stove.
+        trials: Start states per environment.
+        first_seed: Seed of the first start state; the others follow it.
+        against: Another policy to compare with, start state by start state: its folder, in which missing trials are
+            run, or a trials.jsonl.
+        films: Keep an mp4 of each trial in OUTPUT/films.
+        processes: How many processes step simulators at once.
+        batch: Trials that each process steps side by side; the policy is asked once for all of them.
+        horizon_s: Simulated seconds after which a trial is a failure; that of the suite where not given.
+        output: Folder for the log of trials and the results; RUN/eval where not given.
+        device: Torch device of the policy, such as cpu or cuda.
+    """
+    import time
+
+    from rich.console import Console
+
+    from como_core.evaluation.report import comparison_rows, comparison_table, success_rows, success_table
+
+    for name, value in (("--trials", trials), ("--processes", processes), ("--batch", batch)):
+        if value < 1:
+            raise ComoError(f"{name} must be 1 or more, got {value}")
+    if horizon_s is not None and not horizon_s > 0:
+        raise ComoError(f"--horizon-s must be above 0, got {horizon_s}")
+    plan = _Plan(tuple(dict.fromkeys(env)), range(first_seed, first_seed + trials), processes, batch, horizon_s, device)
+    folder = output or run / "eval"
+    began = time.monotonic()
+    done = plan.run(run, folder, films)
+    rows = success_rows(done)
+    console = Console()
+    console.print(success_table(f"{run}, {trials} start states from seed {first_seed}", rows))
+    wall_s = time.monotonic() - began
+    print(f"wall time {wall_s:.1f} s with {processes} processes of {batch} trials side by side on {device}; inference "
+          "is milliseconds a chunk, a call for several shared among them")
+    _write_json(folder / "success.json", rows)
+    sheets = _write_sheets(done, folder)
+    print("\n".join([f"the same numbers: {folder / 'success.json'}; every trial: {folder / LOG}",
+                     *(f"film strips: {sheet}" for sheet in sheets)]))
+    if films:
+        print(f"films: {folder / 'films'} ({sum(trial.film is not None for trial in done)} of {len(done)} trials; "
+              "those logged before without --films have none)")
+    if against is not None:
+        compared = comparison_rows(done, plan.others(against))
+        console.print(comparison_table(str(run), str(against), compared))
+        _write_json(folder / "comparison.json", compared)
+        print(f"the same numbers: {folder / 'comparison.json'}")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which trials, and how they are run."""
+
+    envs: tuple[str, ...]
+    seeds: range
+    processes: int
+    batch: int
+    horizon_s: float | None
+    device: str
+
+    def run(self, policy: Path, folder: Path, films: bool = False) -> list[Trial]:
+        """The trials of a policy, those missing in folder/trials.jsonl run now."""
+        from functools import partial
+
+        from como_core.formats.labels import sha256_of
+        from como_core.formats.trials import TrialLog
+        from como_core.policy.checkpoint import load_policy
+        from como_core.simulation.environment import check_env
+        from como_core.simulation.rollout import env_for, run_trials
+        from como_core.training.checkpoint import TENSORS
+
+        interface = load_policy(policy).interface  # what is damaged or does not fit is refused before any process
+        for env in self.envs:
+            check_env(env)
+        env_for(interface, self.envs[0]).close()
+        log = TrialLog(folder / LOG, {"policy_sha256": sha256_of(policy / TENSORS), **self._conditions()})
+        return run_trials(partial(load_policy, policy, self.device), self.envs, self.seeds, processes=self.processes,
+                          horizon_s=self.horizon_s, log=log, films=folder / "films" if films else None,
+                          strips=folder / "strips", batch=self.batch, title=f"trials of {policy}")
+
+    def others(self, against: Path) -> list[Trial]:
+        """The trials of the policy to compare with: of a checkpoint, missing ones are run; a log is only read."""
+        from como_core import config
+        from como_core.formats.trials import TrialLogError, read_trials
+        from como_core.training.checkpoint import TENSORS
+
+        if (against / TENSORS).is_file():
+            return self.run(against, against / "eval")
+        path = next((p for p in (against / "eval" / LOG, against / LOG) if p.is_file()), against)
+        if not path.is_file():
+            raise ComoError(f"--against {against}: neither the folder of a policy nor a log of trials ({LOG})")
+        conditions, trials = read_trials(path)
+        found = config.first_difference({k: v for k, v in conditions.items() if k != "policy_sha256"},
+                                        self._conditions())
+        if found:
+            key, theirs, ours = found
+            raise TrialLogError(f"{path}: its trials were run with {key} = {theirs!r}, these with {ours!r}; only "
+                                "trials under the same conditions can be compared")
+        wanted = {(env, seed) for env in self.envs for seed in self.seeds}
+        kept = [trial for trial in trials if trial.start in wanted]
+        if not kept:
+            seeds = sorted({trial.seed for trial in trials})
+            raise ComoError(f"--against {path}: no trial from the start states of this evaluation (seeds "
+                            f"{self.seeds[0]} to {self.seeds[-1]} of {', '.join(self.envs)}); it has "
+                            f"{f'seeds {seeds[0]} to {seeds[-1]}' if seeds else 'none'} of "
+                            f"{', '.join(sorted({trial.env for trial in trials})) or 'no environment'}")
+        return kept
+
+    def _conditions(self) -> dict[str, object]:
+        from como_core.simulation.chunk_player import REAL_TIME
+
+        return {"horizon_s": self.horizon_s, "timing": REAL_TIME}
+
+
+def _write_json(path: Path, rows: Sequence[object]) -> None:
+    import json
+
+    path.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _write_sheets(trials: Sequence[Trial], folder: Path) -> list[Path]:
+    from como_core.evaluation.report import strip_sheet
+    from como_core.formats.png import write_png
+    from como_core.simulation.rollout import picture_name
+
+    written = []
+    for env in dict.fromkeys(trial.env for trial in trials):
+        mine = [trial for trial in trials if trial.env == env]
+        strips = {trial.seed: folder / "strips" / f"{picture_name(env, trial.seed)}.png" for trial in mine}
+        sheet = strip_sheet(mine, strips)
+        if sheet is not None:
+            written.append(folder / f"strips_{picture_name(env)}.png")
+            write_png(written[-1], sheet)
+    return written

@@ -1,0 +1,70 @@
+"""Three ways for a new chunk to take over, and the prefix that a policy is told for real-time chunking."""
+
+import numpy as np
+import pytest
+
+from como_core.action_chunk import ActionChunk
+from como_core.control.blending import BLENDS, Blender
+from como_core.control.plan import Plan, chunk_plan
+
+PERIOD_S = 0.025
+
+
+def plan(value: float, stamp_s: float, steps: int = 12) -> Plan:
+    chunk = ActionChunk(np.arange(steps) * PERIOD_S, np.full((steps, 1), value, np.float32))
+    return chunk_plan(chunk, stamp_s, PERIOD_S, "hold")
+
+
+def values(made: Plan | None, *times_s: float) -> list[float]:
+    assert made is not None
+    found = [made.at(time_s) for time_s in times_s]
+    return [float("nan") if value is None else float(value[0]) for value in found]
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_the_first_chunk_counts_whole(blend: str) -> None:
+    made = Blender(blend, 0.05, 0.01, PERIOD_S).take(None, plan(3, 100.0), 100.0, 100.0)  # type: ignore[arg-type]
+    assert values(made, 100.0, 100.1, 100.29) == [3, 3, 3]
+
+
+def test_an_ensemble_is_the_mean_of_every_chunk_that_covers_the_time() -> None:
+    blender, made = Blender("temporal_ensemble", 0.0, 0.5, PERIOD_S), None
+    for number in range(3):
+        stamp_s = 100 + 0.1 * number
+        made = blender.take(made, plan(number, stamp_s), stamp_s, stamp_s)
+    weights = np.exp(-0.5 * np.arange(3))
+    all_three = float(np.average([0, 1, 2], weights=weights))
+    last_two = float(np.average([1, 2], weights=weights[:2]))
+    assert values(made, 100.25, 100.35, 100.45) == pytest.approx([all_three, last_two, 2], abs=1e-6)
+
+
+def test_an_ensemble_forgets_the_chunks_of_an_earlier_motion() -> None:
+    blender = Blender("temporal_ensemble", 0.0, 0.0, PERIOD_S)
+    blender.take(None, plan(5, 100.0), 100.0, 100.0)
+    blender.forget()
+    assert values(blender.take(None, plan(1, 100.1), 100.1, 100.1), 100.2) == [1]
+
+
+def test_real_time_chunking_keeps_what_was_decided_and_falls_off_after_it() -> None:
+    blender = Blender("real_time_chunking", 0.0, 0.0, PERIOD_S)
+    old = blender.take(None, plan(0, 100.0, 20), 100.0, 100.0)
+    made = blender.take(old, plan(1, 100.05, 20), 100.05, 100.15)
+    found = values(made, *(100.15 + PERIOD_S * k for k in range(16)))
+    assert found[0] == 0 and found[-1] == 1, "continuous at the seam, the new chunk's own in the end"
+    assert np.all(np.diff(found) >= 0) and np.diff(found).max() < 0.25
+
+
+def test_the_prefix_is_as_long_as_inference_takes_and_padded_with_the_last_action() -> None:
+    blender = Blender("real_time_chunking", 0.0, 0.0, PERIOD_S)
+    assert blender.prefix(None, None, 100.0) is None, "nothing was commanded yet: there is nothing to continue"
+    made = blender.take(None, plan(7, 100.0, 8), 100.0, 100.1)
+    prefix = blender.prefix(made, np.array([7], np.float32), 100.15)
+    assert prefix is not None and prefix.tolist() == [[7.0]] * 5
+    ended = blender.prefix(None, np.array([4], np.float32), 100.15)
+    assert ended is not None and ended.tolist() == [[4.0]] * 5, "never zeros"
+
+
+def test_other_blends_tell_no_prefix() -> None:
+    for blend in ("cross_fade", "temporal_ensemble"):
+        blender = Blender(blend, 0.0, 0.0, PERIOD_S)  # type: ignore[arg-type]
+        assert blender.prefix(plan(1, 100.0), np.ones(1, np.float32), 100.0) is None
