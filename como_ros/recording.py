@@ -143,6 +143,8 @@ class Recording:
                         unflushed = False
             except ComoError as error:
                 self._fail(error)
+            except Exception as error:  # noqa: BLE001 - a thread that ends unseen would leave a bag with a hole
+                self._fail(ComoError(f"{self.path}: {type(error).__name__}: {error}; the episode is dropped"))
 
     def _write_one(self, name: str, log_ns: int, cdr: bytes) -> None:
         topic = self._by_name[name]

@@ -69,6 +69,8 @@ COMMANDS: dict[Verb, Command] = {
         "como_core.cli.policy:train", "train a policy on a few demonstrations and any relabelled video"),
     ("policy", "eval"): Command(
         "como_core.cli.policy_eval:evaluate", "measure a policy's success in simulation; compare it with another's"),
+    ("policy", "show"): Command(
+        "como_core.cli.policy_show:show", "see what a policy does: planned ways in trials, chunks over recordings"),
     ("data", "recover"): Command(
         "como_core.cli.data:recover", "save what is left of recordings that a crash cut off; originals stay"),
     ("data", "label"): Command(
@@ -91,6 +93,7 @@ EXAMPLES = {
     ("relabel",): "como relabel videos/ --model runs/motion -o relabeled/",
     ("policy", "train"): "como policy train --demos bags/ --videos relabeled/ -o runs/policy",
     ("policy", "eval"): "como policy eval runs/policy --env metaworld:drawer-open-v3 --trials 50",
+    ("policy", "show"): "como policy show runs/policy --env metaworld:drawer-open-v3 -o pictures/",
     ("data", "recover"): "como data recover bags/",
     ("data", "label"): "como data label bags/ episode_0003 success",
     ("interface", "check"): "como interface check config/interfaces/ur5e.yaml --live",

@@ -57,9 +57,13 @@ def evaluate(
     """
     import time
 
-    from rich.console import Console
-
-    from como_core.evaluation.report import comparison_rows, comparison_table, success_rows, success_table
+    from como_core.evaluation.report import (
+        comparison_rows,
+        comparison_table,
+        print_table,
+        success_rows,
+        success_table,
+    )
 
     for name, value in (("--trials", trials), ("--processes", processes), ("--batch", batch)):
         if value < 1:
@@ -71,8 +75,7 @@ def evaluate(
     began = time.monotonic()
     done = plan.run(run, folder, films)
     rows = success_rows(done)
-    console = Console()
-    console.print(success_table(f"{run}, {trials} start states from seed {first_seed}", rows))
+    print_table(success_table(f"{run}, {trials} start states from seed {first_seed}", rows))
     wall_s = time.monotonic() - began
     print(f"wall time {wall_s:.1f} s with {processes} processes of {batch} trials side by side on {device}; inference "
           "is milliseconds a chunk, a call for several shared among them")
@@ -85,7 +88,7 @@ def evaluate(
               "those logged before without --films have none)")
     if against is not None:
         compared = comparison_rows(done, plan.others(against))
-        console.print(comparison_table(str(run), str(against), compared))
+        print_table(comparison_table(str(run), str(against), compared))
         _write_json(folder / "comparison.json", compared)
         print(f"the same numbers: {folder / 'comparison.json'}")
 
@@ -105,6 +108,8 @@ class _Plan:
         """The trials of a policy, those missing in folder/trials.jsonl run now."""
         from functools import partial
 
+        import torch
+
         from como_core.formats.labels import sha256_of
         from como_core.formats.trials import TrialLog
         from como_core.policy.checkpoint import load_policy
@@ -112,6 +117,8 @@ class _Plan:
         from como_core.simulation.rollout import env_for, run_trials
         from como_core.training.checkpoint import TENSORS
 
+        if self.device == "cpu":
+            torch.set_num_threads(1)  # as in processes of their own: simulators and networks share the cores
         interface = load_policy(policy).interface  # what is damaged or does not fit is refused before any process
         for env in self.envs:
             check_env(env)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from como_core.errors import ComoError
@@ -18,6 +19,7 @@ from como_core.formats.trials import Trial
 Row = dict[str, str | int | float | None]
 
 ALL = "all"
+LOG_WIDTH = 132
 STRIPS_EACH = 3  # successes, and as many failures, on a sheet
 _STRIP_HEIGHT_PX = 96
 _CAPTION_PX = 20
@@ -49,11 +51,11 @@ def comparison_rows(run: Sequence[Trial], against: Sequence[Trial]) -> list[Row]
 
 def success_table(title: str, rows: Sequence[Row]) -> Table:
     """The table of `success_rows`."""
-    table = _table(title, "environment", "success", "k / n", "95 % Wilson", "process time", "inference p50 / p99")
+    table = _table(title, "environment", "success", "k / n", "95 % Wilson", "process time", "ms a chunk, p50 / p99")
     for row in rows:
         wall = "-" if row["wall_s"] is None else f"{row['wall_s']:.1f} s"
         inference = ("-" if row["inference_p50_ms"] is None
-                     else f"{row['inference_p50_ms']:.1f} / {row['inference_p99_ms']:.1f} ms")
+                     else f"{row['inference_p50_ms']:.1f} / {row['inference_p99_ms']:.1f}")
         table.add_row(str(row["env"]), f"{row['success']:.1%}", f"{row['k']} / {row['n']}",
                       f"{row['low']:.1%} to {row['high']:.1%}", wall, inference)
     return table
@@ -129,5 +131,12 @@ def _points(share: str | int | float | None) -> str:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title)
     for name in columns:
-        table.add_column(name, justify="left" if name == columns[0] else "right")
+        first = name == columns[0]
+        table.add_column(name, justify="left" if first else "right", overflow="fold", no_wrap=not first)
     return table
+
+
+def print_table(table: Table) -> None:
+    """Show a table on the terminal, and in full where there is none, as in a log."""
+    console = Console()
+    (console if console.is_terminal else Console(width=LOG_WIDTH)).print(table)

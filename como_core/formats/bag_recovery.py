@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,7 +153,7 @@ def _storage_files(cut: Path) -> list[Path]:
 def _survey(files: Sequence[Path]) -> _Survey:
     found = _Survey()
     for message in _messages(files):
-        if message.topic == EPISODE_TOPIC:
+        if message.topic == EPISODE_TOPIC and message.type == "std_msgs/msg/String":
             raw = RawMessage(message.topic, message.type, message.log_ns, message.cdr)
             found.note = str(deserialize(raw, files[0]).data)
             continue
@@ -182,10 +184,20 @@ def _messages(files: Sequence[Path]) -> Iterator[SalvagedMessage]:
 
 
 def _of_sqlite(file: Path) -> Iterator[SalvagedMessage]:
-    """Messages of a database whose last transaction was cut: sqlite rolls it back, in a copy."""
+    """Messages of a database whose last transaction was cut: sqlite rolls it back, in a copy.
+
+    Raises BagError where sqlite cannot.
+    """
     with tempfile.TemporaryDirectory(prefix="como_recover_") as folder:
         for part in file.parent.glob(f"{file.name}*"):
             shutil.copy2(part, folder)
-        with BagReader(Path(folder) / file.name) as bag:
+        copy = Path(folder) / file.name
+        try:
+            # The bag's reader opens it read-only, which rolls nothing back.
+            with closing(sqlite3.connect(copy)) as database:
+                database.execute("SELECT count(*) FROM messages").fetchone()
+        except sqlite3.Error as error:
+            raise BagError(f"{file}: {error}") from error
+        with BagReader(copy) as bag:
             for raw in bag.messages(bag.topics):
                 yield SalvagedMessage(raw.topic, raw.type, "", raw.log_ns, raw.cdr)

@@ -41,7 +41,10 @@ def serialized_stamp_ns(cdr: bytes) -> int:
     """Header stamp, in nanoseconds, of a serialized message that begins with a std_msgs/Header.
 
     CDR: four bytes of encapsulation, of which the second says little-endian (1) or big (0), then sec and nanosec.
+    Raises BagError where there are fewer bytes.
     """
+    if len(cdr) < 12:
+        raise BagError(f"a message of {len(cdr)} bytes; one with a header has 12 or more")
     sec, nanosec = struct.unpack_from("<iI" if cdr[1] else ">iI", cdr, 4)
     return int(sec) * 1_000_000_000 + int(nanosec)
 

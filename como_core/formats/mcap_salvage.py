@@ -78,11 +78,14 @@ def salvage(path: Path) -> Iterator[SalvagedMessage]:
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
     """Opcode, content and whether it is whole; the last one may be cut."""
+    start = file.tell()
+    size = file.seek(0, 2)
+    file.seek(start)
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         opcode, length = _HEAD.unpack(head)
         if not 0 < opcode <= _LAST_OPCODE:
             return  # a disk that lost power leaves zeros, or what was there before
-        body = file.read(min(length, 2**33))
+        body = file.read(min(length, size - file.tell()))
         yield opcode, body, len(body) == length
         if len(body) < length:
             return
@@ -94,8 +97,6 @@ def _of_chunk(body: bytes, whole: bool, known: _Channels, path: Path) -> Iterato
         compression, at = _string(body, _CHUNK_HEAD.size)
         data = body[at + 8:]
         if compression or whole:
-            if not whole:
-                return
             data = _UNPACK[compression](data)
             if len(data) != size or (crc and zlib.crc32(data) != crc):
                 return

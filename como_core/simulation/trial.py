@@ -36,7 +36,8 @@ class Rollout:
 class TrialRun:
     """A trial from the start state of `seed`, until success or for `horizon` periods; the robot begins at rest.
 
-    horizon and timing are the environment's time limit and those of policy_node where None.
+    horizon and timing are the environment's time limit and those of policy_node where None. `observation` is what the
+    policy is to answer, None once the trial has ended; `actions` are those carried out so far.
     """
 
     def __init__(self, env: Env, seed: int, horizon: int | None = None, timing: Timing | None = None) -> None:
@@ -46,7 +47,7 @@ class TrialRun:
         env.reset(seed)
         self._player = ChunkPlayer(env.rest(), goes_on(env.interface.action), env.period_s, self.timing)
         self._pictures: list[np.ndarray] = []
-        self._actions: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
         self.observation: Observation | None = None
         self._look()
 
@@ -59,21 +60,21 @@ class TrialRun:
         if np.shape(chunk.values) != (len(chunk.times_s), size):
             raise SimulationError(f"{self._env.name}: expected a chunk of [{len(chunk.times_s)}, {size}] values, got "
                                   f"{list(np.shape(chunk.values))} from {chunk.source or 'the policy'}")
-        self._player.answer(len(self._actions), chunk)
+        self._player.answer(len(self.actions), chunk)
         for _ in range(self.timing.replan_periods):
-            self._actions.append(self._player.action(len(self._actions)))
-            self._env.step(self._actions[-1])
+            self.actions.append(self._player.action(len(self.actions)))
+            self._env.step(self.actions[-1])
             if self._ended():
                 break
         self._look()
 
     def result(self) -> Rollout:
         """What happened so far."""
-        actions = np.array(self._actions, np.float32).reshape(-1, self._env.interface.action.size)
-        return Rollout(self._env.success, len(self._actions), np.stack(self._pictures), actions)
+        actions = np.array(self.actions, np.float32).reshape(-1, self._env.interface.action.size)
+        return Rollout(self._env.success, len(self.actions), np.stack(self._pictures), actions)
 
     def _ended(self) -> bool:
-        return self._env.success or len(self._actions) >= self._horizon
+        return self._env.success or len(self.actions) >= self._horizon
 
     def _look(self) -> None:
         env = self._env
@@ -81,5 +82,5 @@ class TrialRun:
         self.observation = None
         if not self._ended():
             others = {name: env.render(name) for name in env.interface.cameras if name != env.camera}
-            self.observation = Observation(len(self._actions) * env.period_s, {env.camera: self._pictures[-1]} | others,
+            self.observation = Observation(len(self.actions) * env.period_s, {env.camera: self._pictures[-1]} | others,
                                            env.state(), env.instruction)
