@@ -40,7 +40,7 @@ setup(
     install_requires=[
         "accelerate", "apsw", "av", "backports.zstd; python_version < '3.14'", "diffusers", "h5py", "huggingface-hub",
         "loguru", "lz4", "matplotlib", "mcap", "numpy", "opencv-python-headless", "pyarrow", "pyyaml", "rich",
-        "rosbags", "safetensors", "setuptools", "tensorboard", "torch", "transformers", "tyro",
+        "rosbags", "safetensors", "setuptools", "tensorboard", "torch", "transformers", "transforms3d", "tyro",
         "vector-quantize-pytorch",
     ],
     extras_require={

@@ -22,6 +22,7 @@ class Observation:
     prefix       float32 [P, A]: actions that will be carried out whatever is predicted, the first due at stamp_s and
                  the others one control period apart; for policies that continue a motion (real-time chunking). None
                  where nothing was commanded yet
+    past         pictures of earlier moments, as `images`: one for each of the policy's `history_s`, in its order
     """
 
     stamp_s: float
@@ -29,6 +30,7 @@ class Observation:
     state: np.ndarray | None = None
     instruction: str | None = None
     prefix: np.ndarray | None = None
+    past: tuple[Mapping[str, np.ndarray], ...] = ()
 
 
 @dataclass(frozen=True)

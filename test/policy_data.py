@@ -8,11 +8,12 @@ import numpy as np
 
 from como_core.episode import Episode
 from como_core.interface import Action, Camera, Gripper, Interface, StateStream
+from como_core.policy.action_space import ActionSpace
+from como_core.policy.config import DiffusionConfig, Family, PolicyConfig
 from como_core.policy.cotraining import CotrainingConfig, CotrainingMode
 from como_core.policy.decoder import DecoderConfig
-from como_core.policy.denoiser import DenoiserConfig
 from como_core.policy.diffusion import SamplerName
-from como_core.policy.model import PolicyConfig
+from como_core.policy.network import NetworkConfig
 from como_core.policy.observation import ObservationConfig
 from como_core.training.loop import LoopConfig
 
@@ -24,6 +25,8 @@ INTERFACE = Interface(
     name="square", cameras={"front": Camera("image", SIZE, SIZE, RATE_HZ, 0.3)},
     action=Action("ee_twist", "servo_twist", "twist", ("linear.x", "linear.y"), RATE_HZ, gripper=Gripper("gripper")),
     state={"pose": StateStream("pose", "geometry_msgs/msg/PoseStamped", ("position.x", "position.y"), RATE_HZ, 0.3)})
+
+SPACE = ActionSpace.of(INTERFACE)
 
 
 def picture(place: np.ndarray) -> np.ndarray:
@@ -69,11 +72,12 @@ def as_video(given: Episode) -> Episode:
 
 
 def config(mode: CotrainingMode = "none", steps: int = 30, state: bool = False, sampler: SamplerName = "flow",
-           save_every: int = 10) -> PolicyConfig:
+           save_every: int = 10, family: Family = "diffusion") -> PolicyConfig:
     """A policy that trains in a second or two."""
     return PolicyConfig(
         LoopConfig(steps=steps, batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.9, save_every=save_every,
                    log_every=1),
-        observation=ObservationConfig(SIZE, (16, 16, 16), 8, 32, state), denoiser=DenoiserConfig(32, 2),
+        observation=ObservationConfig(SIZE, (16, 16, 16), 8, 32, state), family=family,
+        network=NetworkConfig("transformer", 32, 2, 2), diffusion=DiffusionConfig(sampler, 6),
         cotraining=CotrainingConfig(mode, decoder=DecoderConfig(lags_s=(-0.05, 0.0), members=2, steps=60, hidden=16)),
-        chunk_steps=4, sampler=sampler, sampler_steps=6, shift_px=0)
+        chunk_steps=4, shift_px=0)

@@ -117,18 +117,19 @@ def como_launch(log: Path, domain: dict[str, str], *words: str) -> subprocess.Po
 def small_policy(folder: Path) -> Path:
     """A checkpoint of the smallest diffusion policy, untrained: it drives the arm somewhere."""
     from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
-    from como_core.policy.denoiser import DenoiserConfig
-    from como_core.policy.model import PolicyConfig
+    from como_core.policy.config import PolicyConfig
+    from como_core.policy.network import NetworkConfig
     from como_core.policy.normaliser import Affine, Normaliser
     from como_core.policy.observation import ObservationConfig
     from como_core.training.loop import LoopConfig
 
     encoder = ObservationConfig(channels=(8, 8, 8), map_channels=4, width=16)
-    policy = PolicyConfig(LoopConfig(steps=1), observation=encoder, denoiser=DenoiserConfig(width=16, depth=1))
+    policy = PolicyConfig(LoopConfig(steps=1), observation=encoder, network=NetworkConfig(width=16, depth=1))
     trained = TrainedConfig(policy, ("drawer open",))
     interface = load_interface(INTERFACE)
     action = Affine(np.array([0, 0.1, 0, 0.5], np.float32), np.full(4, 0.01, np.float32))
-    return save_policy(folder, build_model(trained, interface), trained, interface, Normaliser(action), "untrained")
+    normaliser = Normaliser(action)
+    return save_policy(folder, build_model(trained, interface, normaliser), trained, interface, normaliser, "untrained")
 
 
 def test_a_checkpoint_drives_the_simulated_arm_through_two_launches(ros_domain: dict[str, str], tmp_path: Path) -> None:

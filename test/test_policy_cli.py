@@ -75,7 +75,7 @@ def _train(data: Path, out: Path, *options: object) -> int:
 def test_bags_and_relabelled_videos_become_a_policy(data: Path, tmp_path: Path, capsys: Capture) -> None:
     assert _train(data, tmp_path, "--demos", data / "bags", "--videos", data / "relabeled") == 0
     said = capsys.readouterr().out
-    assert "4 demonstrations, 4 labelled videos, 0 skipped" in said and "pseudo-labelled: 4 videos" in said
+    assert "4 demonstrations, 4 labelled videos, 0 skipped" in said and "video: 4 clips with pseudo-actions" in said
     policy = load_policy(tmp_path)
     assert policy.interface == INTERFACE and policy.instructions == ("left", "right")
     assert "como" in (tmp_path / "card.md").read_text() or "pytest" in (tmp_path / "card.md").read_text()

@@ -10,7 +10,7 @@ from policy_data import INTERFACE, LATENT, MIXING, as_video, config, demonstrati
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
-from como_core.policy.cotraining import CotrainingConfig, pseudo_label
+from como_core.policy.cotraining import CotrainingConfig, prepare_video
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, nearest_labelled
 
 DECODER = config().cotraining.decoder
@@ -80,7 +80,7 @@ def test_steps_without_a_label_take_the_nearest_label_in_time() -> None:
 
 
 def test_pseudo_labels_say_so_and_stay_within_the_gripper() -> None:
-    found = pseudo_label(demonstrations(), videos(), INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
+    found = prepare_video(demonstrations(), videos(), INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
     assert found is not None and len(found.episodes) == 8
     for made in found.episodes:
         assert np.all(made.provenance == Provenance.PSEUDO) and made.state is None
@@ -89,12 +89,12 @@ def test_pseudo_labels_say_so_and_stay_within_the_gripper() -> None:
 
 
 def test_mode_none_uses_no_video() -> None:
-    assert pseudo_label(demonstrations(), [], INTERFACE, CotrainingConfig("none")) is None
+    assert prepare_video(demonstrations(), [], INTERFACE, CotrainingConfig("none")) is None
 
 
 def _refused(demos: list[Episode], films: list[Episode], message: str) -> None:
     with pytest.raises(ComoError, match=message):
-        pseudo_label(demos, films, INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
+        prepare_video(demos, films, INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
 
 
 def test_bad_input_is_refused_by_name() -> None:
@@ -112,7 +112,7 @@ def test_bad_input_is_refused_by_name() -> None:
 def test_a_video_that_nobody_demonstrated_is_skipped_and_named() -> None:
     stranger = dataclasses.replace(videos()[0], instruction="up", source="up.mp4")
     settings = CotrainingConfig("decoded", decoder=DECODER)
-    found = pseudo_label(demonstrations(), [*videos(), stranger], INTERFACE, settings)
+    found = prepare_video(demonstrations(), [*videos(), stranger], INTERFACE, settings)
     assert found is not None and [path for path, _ in found.skipped] == ["up.mp4"] and len(found.episodes) == 8
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
-from policy_data import demonstrations
+from policy_data import SPACE, demonstrations
 
 from como_core.errors import ComoError
-from como_core.policy.denoiser import Denoiser, DenoiserConfig
+from como_core.policy.denoiser import Denoiser
 from como_core.policy.diffusion import SamplerName, make_sampler
+from como_core.policy.network import NetworkConfig
 from como_core.policy.normaliser import Affine, Normaliser
 from como_core.policy.observation import ObservationConfig, ObservationEncoder
 
@@ -51,10 +54,14 @@ def test_the_network_is_asked_as_often_as_configured_at_falling_times(name: Samp
     assert len(times) == 5 and times == sorted(times, reverse=True) and times[0] == pytest.approx(1.0)
 
 
-def test_denoiser_depends_on_time_and_context_once_trained() -> None:
+@pytest.mark.parametrize("kind", ["transformer", "mlp"])
+def test_denoiser_depends_on_time_and_context_once_trained(kind: Literal["transformer", "mlp"]) -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser(DenoiserConfig(16, 2), (4, 3), 8)
-    torch.nn.init.normal_(denoiser.output.weight)  # it starts at zero
+    denoiser = Denoiser(NetworkConfig(kind, 16, 2, 2), 4, {"action": 3}, 8)
+    torch.nn.init.normal_(denoiser.out["action"].weight)  # it starts at zero
+    for name, weight in denoiser.named_parameters():
+        if "modulate" in name:
+            torch.nn.init.normal_(weight)
     noisy, context, time = torch.randn(2, 4, 3), torch.randn(2, 8), torch.tensor([0.2, 0.2])
     first = denoiser(noisy, time, context)
     assert first.shape == (2, 4, 3)
@@ -66,7 +73,7 @@ def test_encoder_tells_absent_state_from_a_state_of_zeros() -> None:
     torch.manual_seed(0)
     encoder = ObservationEncoder(ObservationConfig(16, (8, 8, 8), 4, 16, state=True), 2, 3, 2)
     images = torch.randint(0, 255, (1, 2, 16, 16, 3), dtype=torch.uint8)
-    index = torch.tensor([1])
+    index = torch.tensor([[0.0, 1.0, 0.0]])
 
     def encode(state: float, known: bool) -> torch.Tensor:
         return encoder(images, index, torch.full((1, 2), state), torch.tensor([known]))
@@ -79,16 +86,16 @@ def test_encoder_sees_every_camera_and_the_instruction() -> None:
     torch.manual_seed(0)
     encoder = ObservationEncoder(ObservationConfig(16, (8, 8, 8), 4, 16), 2, 3, 0)
     images = torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8)
-    base = encoder(images, torch.tensor([0]))
+    base = encoder(images, torch.eye(3)[:1])
     for camera in range(2):
         changed = images.clone()
         changed[:, camera, 4:8, 4:8] = 255
-        assert not torch.allclose(base, encoder(changed, torch.tensor([0])))
-    assert not torch.allclose(base, encoder(images, torch.tensor([2])))
+        assert not torch.allclose(base, encoder(changed, torch.eye(3)[:1]))
+    assert not torch.allclose(base, encoder(images, torch.eye(3)[2:]))
 
 
 def test_normaliser_survives_json_and_leaves_constant_values_alone() -> None:
-    found = Normaliser.fit(demonstrations())
+    found = Normaliser.fit(demonstrations(), SPACE)
     again = Normaliser.from_dict(found.to_dict())
     np.testing.assert_array_equal(found.action.scale, again.action.scale)
     assert found.state is not None and again.state is not None

@@ -32,7 +32,8 @@ def _untrained(folder: Path, seed: int, robot: Interface = ROBOT) -> Path:
     trained = TrainedConfig(config(), ("reach",))
     torch.manual_seed(seed)
     ones = Affine(np.zeros(4, np.float32), np.ones(4, np.float32))
-    save_policy(folder, build_model(trained, robot), trained, robot, Normaliser(ones), "untrained")
+    normaliser = Normaliser(ones)
+    save_policy(folder, build_model(trained, robot, normaliser), trained, robot, normaliser, "untrained")
     return folder
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from policy_data import INTERFACE, RATE_HZ, demonstrations, videos
+import torch
+from policy_data import INTERFACE, RATE_HZ, SPACE, demonstrations, videos
 
 from como_core.episode import Provenance
 from como_core.errors import ComoError
@@ -42,7 +43,8 @@ def _windows(use_state: bool = False) -> Windows:
                                  provenance=np.full(24, Provenance.PSEUDO, np.uint8)) for v in videos(1)]
     episodes = [*demos, *films]
     frames = CameraStack([np.concatenate([e.images["front"][:] for e in episodes])])
-    return Windows.of(episodes, frames, ("left", "right"), Normaliser.fit(demos), WindowShape(4, RATE_HZ, use_state))
+    return Windows.of(episodes, frames, ("left", "right"), torch.eye(2), Normaliser.fit(demos, SPACE),
+                      WindowShape(4, RATE_HZ, use_state, SPACE))
 
 
 def test_batch_holds_picture_chunk_and_trust_of_its_rows() -> None:
@@ -52,11 +54,11 @@ def test_batch_holds_picture_chunk_and_trust_of_its_rows() -> None:
     demo = demonstrations(1)[0]
     assert observation["images"].shape == (3, 1, 16, 16, 3)
     np.testing.assert_array_equal(observation["images"][0, 0].numpy(), demo.images["front"][3])
-    assert observation["instruction"].tolist() == [0, 0, 0]
-    assert batch["weight"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [0.25] * 4]
+    assert observation["instruction"].tolist() == [[1, 0]] * 3
+    assert batch["action_weight"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [0.25] * 4]
     assert demo.action is not None
-    expected = Normaliser.fit(demonstrations(1)).action.normalise(demo.action[3:7])
-    np.testing.assert_allclose(batch["chunk"][0].numpy(), expected, rtol=1e-6)
+    expected = Normaliser.fit(demonstrations(1), SPACE).action.normalise(demo.action[3:7])
+    np.testing.assert_allclose(batch["action"][0].numpy(), expected, rtol=1e-6)
 
 
 def test_state_of_video_is_marked_absent() -> None:
@@ -68,10 +70,10 @@ def test_steps_of_unknown_action_start_no_window_and_have_no_weight() -> None:
     demo = demonstrations(1)[0]
     provenance = np.array([Provenance.MEASURED] * 20 + [Provenance.NONE] * 4, np.uint8)
     demo = dataclasses.replace(demo, provenance=provenance)
-    windows = Windows.of([demo], demo.images["front"][:][:, None], ("left",), Normaliser.fit([demo]),
-                         WindowShape(4, RATE_HZ, False))
+    windows = Windows.of([demo], demo.images["front"][:][:, None], ("left",), torch.eye(1),
+                         Normaliser.fit([demo], SPACE), WindowShape(4, RATE_HZ, False, SPACE))
     assert windows.starts.max() == 19
-    assert windows.batch(np.array([18]), 0, np.random.default_rng(0))["weight"].tolist() == [[1, 1, 0, 0]]
+    assert windows.batch(np.array([18]), 0, np.random.default_rng(0))["action_weight"].tolist() == [[1, 1, 0, 0]]
 
 
 def test_random_shift_moves_whole_pictures_and_all_cameras_alike() -> None:

@@ -13,7 +13,8 @@ def train(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     videos: tuple[Path, ...] = (),
     preset: str = "diffusion",
-    mode: Literal["none", "decoded"] | None = None,
+    mode: Literal["none", "decoded", "heads", "joint"] | None = None,
+    labels: float = 1.0,
     interface: Path | None = None,
     steps: int | None = None,
     seed: int | None = None,
@@ -31,9 +32,12 @@ def train(
         demos: Bags with actions, or folders of them.
         output: Folder for the checkpoint, the training state and the TensorBoard log.
         videos: Folders that `como relabel` wrote. To decode, the demonstrations must be labelled there too.
-        preset: A name in config/policy/ (diffusion), or a YAML file of your own.
-        mode: Co-training: none (labels alone) or decoded (latents to actions); the preset's where not given, and none
+        preset: A name in config/policy/ (diffusion, autoregressive), or a YAML file of your own.
+        mode: Co-training: none (labels alone), decoded (latents become pseudo-actions), heads (CoMo's: a head for
+            actions and one for latents) or joint (both predicted together); the preset's where not given, and none
             where there are no videos.
+        labels: Share of the demonstrations of each instruction whose actions are read, 0 to 1; the others are video,
+            if they have latents.
         interface: The robot's interface YAML; the one inside the bags where not given.
         steps: Training steps; the preset's where not given.
         seed: Of the weights and batches; the preset's where not given.
@@ -43,7 +47,8 @@ def train(
     import sys
 
     from como_core.interface import load_interface
-    from como_core.policy.model import load_preset
+    from como_core.policy.config import load_preset
+    from como_core.policy.cotraining import keep_labels
     from como_core.policy.sources import open_training_data, recorded_interface
     from como_core.policy.train import train as run
 
@@ -51,7 +56,10 @@ def train(
     robot = load_interface(interface) if interface else recorded_interface(demos)
     data = open_training_data(demos, videos, robot, config.observation.state)
     print(data.summary())
-    trained = run(data.demonstrations, data.videos, robot, config, output, shlex.join(sys.argv), cache)
+    labelled, freed = keep_labels(data.demonstrations, labels)
+    if len(labelled) < len(data.demonstrations):
+        print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
+    trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache)
     for line in trained.notes():
         print(line)
     print(f"policy in {output}; next: como policy eval {output} --env metaworld:drawer-open-v3 --trials 50")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import socket
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import nn
 
 from como_core.errors import ComoError
 from como_core.motion.config import BackboneConfig
+from como_core.training.checkpoint import weights_digest
 
 # What vision models were normalised with, where theirs does not say: mean and standard deviation of ImageNet's RGB.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -87,7 +87,7 @@ class PretrainedBackbone(nn.Module):
         self.register_buffer("_scale", 0.5 / torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", ((0.5 - torch.tensor(mean)) / torch.tensor(std)).view(1, 3, 1, 1),
                              persistent=False)
-        self.sha256 = _digest(network)
+        self.sha256 = weights_digest(network)
         if sha256 and sha256 != self.sha256:
             raise BackboneError(f"{model}: its weights are not those that the motion model was trained with (sha256 "
                                 f"{self.sha256[:12]}, expected {sha256[:12]}); give the original backbone")
@@ -197,11 +197,3 @@ def _normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if "image_mean" in said and "image_std" in said:
             return tuple(said["image_mean"]), tuple(said["image_std"])
     return _IMAGENET
-
-
-def _digest(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

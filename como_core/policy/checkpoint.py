@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from como_core import config as configuration
 from como_core.action_chunk import ActionChunk, Observation
 from como_core.errors import ComoError
 from como_core.formats.cache import square
 from como_core.interface import Interface
-from como_core.policy.diffusion import make_sampler
-from como_core.policy.model import DiffusionModel, PolicyConfig
+from como_core.policy.action_space import ActionSpace
+from como_core.policy.config import PolicyConfig
+from como_core.policy.model import PolicyModel, Sizes
 from como_core.policy.normaliser import Normaliser
+from como_core.policy.text import Text, TextError, make_text
 from como_core.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -34,21 +35,16 @@ class TrainedConfig:
     instructions: tuple[str, ...]
 
 
-class DiffusionPolicy:
-    """A trained diffusion policy behind the Policy protocol.
+class TrainedPolicy:
+    """A trained policy of any family behind the Policy protocol: the same observation gives the same chunk."""
 
-    Sampling starts from zero, the middle of the noise: the same observation gives the same chunk, in any process. A
-    fixed draw would be as repeatable, but it picks the same corner of the demonstrators' noise at every replan, and
-    that bias adds up (drawer-open: 0 of 8 against 8 of 8 with the same weights).
-    """
-
-    def __init__(self, model: DiffusionModel, config: TrainedConfig, interface: Interface, normaliser: Normaliser,
+    def __init__(self, model: PolicyModel, config: TrainedConfig, interface: Interface, normaliser: Normaliser,
                  source: str, device: str | torch.device = "cpu") -> None:
         self._model = model.to(device).eval()
         self._config, self._interface, self._normaliser = config, interface, normaliser
+        self._text = text_of(config)
+        self._space = ActionSpace.of(interface)
         self._source, self._device = source, torch.device(device)
-        self._sampler = make_sampler(config.policy.sampler, config.policy.sampler_steps)
-        self._noise = torch.zeros((1, *model.chunk_shape), device=device)
         self._times_s = np.arange(config.policy.chunk_steps) / interface.action.rate_hz
         self._lower, self._upper = _bounds(interface)
 
@@ -62,43 +58,62 @@ class DiffusionPolicy:
         """The instructions that the policy was trained on."""
         return self._config.instructions
 
+    @property
+    def history_s(self) -> tuple[float, ...]:
+        """How long before the newest pictures those of `Observation.past` should be, in seconds."""
+        return self._config.policy.observation.history_s
+
     def warm_up(self) -> None:
         """Run once on black pictures of the interface's size."""
         images = {name: np.zeros((c.height, c.width, 3), np.uint8) for name, c in self._interface.cameras.items()}
         state = np.zeros(self._interface.state_size, np.float32) if self._config.policy.observation.state else None
-        self.predict(Observation(0.0, images, state, self.instructions[0]))
+        self.predict(Observation(0.0, images, state, self.instructions[0], past=(images,) * len(self.history_s)))
 
     def predict(self, observation: Observation) -> ActionChunk:
         """The chunk for one observation, in the interface's units, within its limits.
 
         Raises PolicyError where a camera is missing, the state has another length or is not finite, or the instruction
-        is not one that the policy was trained on.
+        cannot be taken.
         """
-        chunk = self._model.sample(self._inputs(observation), self._noise, self._sampler)[0].float().cpu().numpy()
-        values = np.clip(self._normaliser.action.denormalise(chunk), self._lower, self._upper)
-        return ActionChunk(self._times_s.copy(), values, self._source)
+        return self.predict_batch([observation])[0]
+
+    def predict_batch(self, observations: Sequence[Observation]) -> list[ActionChunk]:
+        """The chunks for several observations, all with a prefix of one length or none. Raises as `predict` does."""
+        given = [self._inputs(observation) for observation in observations]
+        inputs = {name: torch.cat([one[name] for one in given]).to(self._device) for name in given[0]}
+        found = self._model.sample(inputs, self._prefix(observations)).float().cpu().numpy()
+        values = self._space.decode(self._normaliser.action.denormalise(found))
+        return [ActionChunk(self._times_s.copy(), np.clip(chunk, self._lower, self._upper), self._source)
+                for chunk in values]
 
     def _inputs(self, observation: Observation) -> dict[str, Tensor]:
         size = self._config.policy.observation.image_size
-        missing = [name for name in self._interface.cameras if name not in observation.images]
-        if missing:
-            raise PolicyError(f"observation lacks camera {missing[0]!r} (has: {', '.join(observation.images)}); "
-                              f"{self._source} was trained on {', '.join(self._interface.cameras)}")
-        pictures = np.stack([square(observation.images[name], size) for name in self._interface.cameras])
-        inputs = {"images": torch.from_numpy(pictures)[None],
-                  "instruction": torch.tensor([self._instruction(observation.instruction)])}
+        moments = (observation.images, *observation.past)
+        if len(moments) != 1 + len(self.history_s):
+            raise PolicyError(f"observation has pictures of {len(moments)} moments; {self._source} was trained on "
+                              f"{1 + len(self.history_s)}, at {[0.0, *self.history_s]} s before the newest")
+        for images in moments:
+            missing = [name for name in self._interface.cameras if name not in images]
+            if missing:
+                raise PolicyError(f"observation lacks camera {missing[0]!r} (has: {', '.join(images)}); "
+                                  f"{self._source} was trained on {', '.join(self._interface.cameras)}")
+        pictures = np.stack([square(images[name], size) for images in moments for name in self._interface.cameras])
+        try:
+            instruction = self._text.features([observation.instruction or ""])
+        except TextError as error:
+            raise PolicyError(f"{self._source}: {error}") from error
+        inputs = {"images": torch.from_numpy(pictures)[None], "instruction": instruction}
         if self._config.policy.observation.state:
             inputs |= self._state(observation.state)
-        return {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        return inputs
 
-    def _instruction(self, given: str | None) -> int:
-        known = self.instructions
-        if (given or "") in known:
-            return known.index(given or "")
-        if known == ("",):
-            return 0  # trained without instructions: whatever is said changes nothing
-        raise PolicyError(f"instruction {given!r} is not one that {self._source} was trained on; "
-                          f"{configuration.nearest(given or '', known)}")
+    def _prefix(self, observations: Sequence[Observation]) -> Tensor | None:
+        """Actions that are carried out whatever is predicted, of unit scale: [B, P, A]."""
+        prefixes = [observation.prefix for observation in observations if observation.prefix is not None]
+        if len(prefixes) < len(observations):
+            return None
+        given = np.stack(prefixes)
+        return torch.from_numpy(self._normaliser.action.normalise(self._space.encode(given))).to(self._device)
 
     def _state(self, state: np.ndarray | None) -> dict[str, Tensor]:
         affine = self._normaliser.state
@@ -111,13 +126,13 @@ class DiffusionPolicy:
                 "state_known": torch.tensor([True])}
 
 
-def save_policy(directory: str | Path, model: DiffusionModel, config: TrainedConfig, interface: Interface,
+def save_policy(directory: str | Path, model: PolicyModel, config: TrainedConfig, interface: Interface,
                 normaliser: Normaliser, card: str) -> Path:
     """Write the checkpoint directory of a policy."""
     return save_checkpoint(directory, config, model.state_dict(), interface, normaliser.to_dict(), card)
 
 
-def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
+def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
     """Load a policy that `train` wrote.
 
     Raises CheckpointError or ConfigError for a damaged checkpoint, PolicyError where its parts do not fit one another.
@@ -126,21 +141,29 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Di
     if found.interface is None or found.normaliser is None:
         raise PolicyError(f"{directory}: no interface.yaml or normaliser.json; this is not the checkpoint of a policy")
     normaliser = Normaliser.from_dict(found.normaliser)
-    if normaliser.action.size != found.interface.action.size:
+    size = ActionSpace.of(found.interface).size
+    if normaliser.action.size != size:
         raise PolicyError(f"{directory}: normaliser.json has {normaliser.action.size} action values, "
-                          f"interface.yaml has {found.interface.action.size}")
-    model = build_model(found.config, found.interface)
+                          f"interface.yaml has {size}")
+    model = build_model(found.config, found.interface, normaliser)
     _load_tensors(model, found.tensors, directory)
-    return DiffusionPolicy(model, found.config, found.interface, normaliser, str(directory), device)
+    return TrainedPolicy(model, found.config, found.interface, normaliser, str(directory), device)
 
 
-def build_model(config: TrainedConfig, interface: Interface) -> DiffusionModel:
-    """The network for a configuration and a robot, with fresh weights."""
-    return DiffusionModel(config.policy, len(interface.cameras), len(config.instructions), interface.state_size,
-                          interface.action.size)
+def text_of(config: TrainedConfig) -> Text:
+    """How the policy reads instructions. Raises TextError where its text encoder cannot be had."""
+    return make_text(config.policy.observation.text, config.instructions)
 
 
-def _load_tensors(model: DiffusionModel, tensors: Mapping[str, Any], directory: str | Path) -> None:
+def build_model(config: TrainedConfig, interface: Interface, normaliser: Normaliser) -> PolicyModel:
+    """The network for a configuration, a robot and its data, with fresh weights."""
+    observation, latent = config.policy.observation, normaliser.latent
+    sizes = Sizes(len(interface.cameras) * (1 + len(observation.history_s)), text_of(config).size,
+                  interface.state_size, ActionSpace.of(interface).size, latent.size if latent else 0)
+    return PolicyModel(config.policy, sizes)
+
+
+def _load_tensors(model: PolicyModel, tensors: Mapping[str, Any], directory: str | Path) -> None:
     expected = model.state_dict()
     for name in (*expected, *tensors):
         given = tuple(tensors[name].shape) if name in tensors else "absent"

@@ -1,4 +1,4 @@
-"""Co-training: what the video's latent motion becomes before a policy is trained on it."""
+"""Co-training: what a policy learns from video beside the labelled few."""
 
 from __future__ import annotations
 
@@ -13,68 +13,125 @@ from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 from como_core.interface import Interface
 from como_core.policy.data import check_cameras
-from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit
+from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit, require_latents
 
-CotrainingMode = Literal["none", "decoded"]
+CotrainingMode = Literal["none", "decoded", "heads", "joint"]
+LATENT_MODES = ("heads", "joint")
 VELOCITY_KINDS = ("ee_twist", "joint_velocity")
 
 
 @dataclass(frozen=True)
 class CotrainingConfig:
-    """mode        none: labelled demonstrations alone; decoded: latents become pseudo-actions, by a decoder that is
-                   fitted on the labelled few
-    video_share    share of each batch that comes from pseudo-labelled video
+    """mode        none: labelled demonstrations alone. decoded: latents become pseudo-actions, by a decoder that is
+                   fitted on the labelled few. heads (CoMo's): a head for actions and one for latents on one trunk.
+                   joint: latents and actions are predicted together
+    video_share    share of each batch that comes from video
+    latent_weight  of the latents' loss beside that of the actions (heads, joint)
+    split          where the heads part: `trunk`, at its end; `encoder`, behind the observation encoder (heads,
+                   diffusion)
+    decoder        how latents are decoded (decoded)
+    guard_steps    of each of the two short trainings by which the guard sees whether the video helps; 0: no guard
     """
 
     mode: CotrainingMode = "decoded"
     video_share: float = 0.5
+    latent_weight: float = 0.3
+    split: Literal["trunk", "encoder"] = "trunk"
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    guard_steps: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.video_share < 1:
-            raise ValueError(f"video_share must be 0 or more and below 1, got {self.video_share}")
+        if self.guard_steps < 0:
+            raise ValueError(f"guard_steps must be 0 or more, got {self.guard_steps}")
+        if not 0 <= self.video_share <= 1:
+            raise ValueError(f"video_share must lie in [0, 1], got {self.video_share}")
+        if self.latent_weight < 0:
+            raise ValueError(f"latent_weight must be 0 or more, got {self.latent_weight}")
+
+    @property
+    def predicts_latents(self) -> bool:
+        """Whether the network learns to predict latents, so that video needs no action at all."""
+        return self.mode in LATENT_MODES
 
 
 @dataclass(frozen=True)
-class PseudoLabels:
-    """Video with decoded actions, how well left-out demonstrations were decoded, and what was left out and why."""
+class Video:
+    """The video that is trained on, as its mode has it, and what was left out and why.
+
+    episodes  decoded: with pseudo-actions, provenance PSEUDO; heads, joint: with latents only
+    fit       how well left-out demonstrations were decoded; None where nothing was
+    """
 
     episodes: list[Episode]
-    fit: Fit
+    fit: Fit | None
     skipped: list[tuple[str, str]]
 
 
-def pseudo_label(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
-                 config: CotrainingConfig) -> PseudoLabels | None:
-    """Pseudo-labelled copies of the videos, provenance PSEUDO; None where the mode does not use video.
+def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
+                  config: CotrainingConfig) -> Video | None:
+    """What the mode makes of the videos; None where it uses none.
 
-    A video whose instruction nobody demonstrated is skipped and named. Raises ComoError where there is no video to
-    use, or a file's cameras or latents do not fit.
+    Decoded, a video whose instruction nobody demonstrated is skipped and named. Raises ComoError where there is no
+    video to use, or a file's cameras or latents do not fit.
     """
     if config.mode == "none":
         return None
     if not videos:
         raise ComoError("no labelled video to co-train on: nothing with latents was given; run `como relabel` first, "
                         "or train on the demonstrations alone with --mode none")
+    for video in videos:
+        check_cameras(video, interface)
+    if config.predicts_latents:
+        size = 0 if videos[0].latent is None else videos[0].latent.shape[1]
+        for episode in (*videos, *(d for d in demonstrations if d.latent is not None)):
+            require_latents(episode, size)
+        return Video([_unlabelled(video) for video in videos], None, [])
+    return _decoded(demonstrations, videos, interface, config)
+
+
+def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[Episode], list[Episode]]:
+    """The share of the demonstrations of each instruction that stays labelled, and the others as video.
+
+    Rounded to whole episodes and at least one of each instruction, unless `share` is 0. The first ones stay. An
+    episode that has no latents is no video. Raises ComoError where `share` is none.
+    """
+    if not 0 <= share <= 1:
+        raise ComoError(f"the share of labels must lie in [0, 1], got {share:g}")
+    names = [e.instruction or "" for e in demonstrations]
+    wanted = {name: max(round(share * names.count(name)), 1 if share else 0) for name in names}
+    kept: list[Episode] = []
+    freed: list[Episode] = []
+    for i, episode in enumerate(demonstrations):
+        labelled = names[:i].count(names[i]) < wanted[names[i]]
+        (kept if labelled else freed).append(episode)
+    return kept, [_unlabelled(episode) for episode in freed if episode.latent is not None]
+
+
+def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
+             config: CotrainingConfig) -> Video:
     velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
     decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities)
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     episodes, skipped = [], []
     for video in videos:
-        check_cameras(video, interface)
         if (video.instruction or "") in decoder.instructions:
-            episodes.append(_decoded(video, decoder, interface))
+            episodes.append(_pseudo_labelled(video, decoder, interface))
         else:
             skipped.append((video.source, f"instruction {video.instruction!r} has no labelled demonstration"))
     if not episodes:
         raise ComoError(f"none of {len(videos)} videos can be decoded: {skipped[0][0]}: {skipped[0][1]}; demonstrated: "
                         f"{', '.join(map(repr, decoder.instructions))}")
-    return PseudoLabels(episodes, decoder.fitted, skipped)
+    return Video(episodes, decoder.fitted, skipped)
 
 
-def _decoded(video: Episode, decoder: ActionDecoder, interface: Interface) -> Episode:
+def _pseudo_labelled(video: Episode, decoder: ActionDecoder, interface: Interface) -> Episode:
     action, confidence = decoder.decode(video)
     if interface.action.gripper is not None:
         action[:, -1] = np.clip(action[:, -1], 0.0, 1.0)
     return dataclasses.replace(video, action=action, confidence=confidence,
                                provenance=np.full(len(video), Provenance.PSEUDO, np.uint8))
+
+
+def _unlabelled(episode: Episode) -> Episode:
+    """The episode without its actions, whoever made them: only what was measured enters the head of actions."""
+    return dataclasses.replace(episode, action=None, provenance=None)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 from como_core.formats.cache import camera_frames
 from como_core.interface import Interface
+from como_core.policy.action_space import ActionSpace
 from como_core.policy.normaliser import Normaliser
 
 # A step is due this share of a period early at most: header stamps jitter, and a hair before the stamp is at the stamp.
@@ -79,36 +80,61 @@ def chunk_rows(timestamps: np.ndarray, steps: int, rate_hz: float) -> np.ndarray
     return np.where(due < timestamps[-1] + 1 / rate_hz, rows, -1)
 
 
+def history_rows(timestamps: np.ndarray, history_s: Sequence[float]) -> np.ndarray:
+    """For each step the rows of the pictures that it sees, int64 [T, 1 + lags]: its own, then the newest that is at
+    least so many seconds old, or the first one of the episode.
+    """
+    lags = np.array([0.0, *history_s])
+    period = np.median(np.diff(timestamps)) if len(timestamps) > 1 else 0.0
+    due = timestamps[:, None] - lags + STAMP_TOLERANCE * period
+    return np.maximum(np.searchsorted(timestamps, due, side="right") - 1, 0)
+
+
 @dataclass(frozen=True)
 class Windows:
     """All windows of some episodes, as arrays over N steps; a window starts at a step of `starts`.
 
     frames       uint8 [N, C, H, W, 3]: a CameraStack or an array
-    action       float32 [N, A], normalised; trust float32 [N]: 0 where unknown, 1 where measured, else the confidence
+    seen         int64 [N, F], the rows whose pictures a window sees: its own, then those before it
+    action       float32 [N, A], of unit scale
+    trust        float32 [N] of the action: 0 where unknown, 1 where measured, else the confidence
+    latent       float32 [N, D] or None, of unit scale;  latent_trust  float32 [N]: 0 where unknown, else the confidence
     rows         int64 [N, K] into the same arrays, -1 past the episode's end
-    instruction  int64 [N]
+    instruction  int64 [N], rows of `text`;  text  float32 [I, T]
     state        float32 [N, S] or None, normalised; state_known bool [N]
     """
 
     frames: CameraStack | np.ndarray
+    seen: np.ndarray
     action: np.ndarray
     trust: np.ndarray
+    latent: np.ndarray | None
+    latent_trust: np.ndarray
     rows: np.ndarray
     instruction: np.ndarray
+    text: torch.Tensor
     state: np.ndarray | None
     state_known: np.ndarray
     starts: np.ndarray
 
     @classmethod
     def of(cls, episodes: Sequence[Episode], frames: CameraStack | np.ndarray, instructions: Sequence[str],
-           normaliser: Normaliser, config: WindowShape) -> Windows:
-        """Flatten episodes; `frames` holds their pictures in the same order."""
+           text: torch.Tensor, normaliser: Normaliser, config: WindowShape) -> Windows:
+        """Flatten episodes; `frames` holds their pictures in the same order, `text` [I, T] is of `instructions`."""
         offsets = np.cumsum([0, *(len(e) for e in episodes)])
-        rows = []
+        rows, seen = [], []
         for start, episode in zip(offsets, episodes, strict=False):
             local = chunk_rows(episode.timestamps, config.chunk_steps, config.rate_hz)
             rows.append(np.where(local >= 0, local + start, -1))
-        trust = np.concatenate([_trust(e) for e in episodes])
+            seen.append(history_rows(episode.timestamps, config.history_s) + start)
+        trust = np.concatenate([_trust(e, config.pseudo) for e in episodes])
+        latent_trust, latent = np.zeros(len(trust), np.float32), None
+        if normaliser.latent is not None:
+            latent_trust = np.concatenate([_latent_trust(e) for e in episodes])
+            blank = np.zeros(normaliser.latent.size, np.float32)
+            latent = np.concatenate([np.tile(blank, (len(e), 1)) if e.latent is None
+                                     else normaliser.latent.normalise(e.latent) for e in episodes])
+        space = config.space
         state = None
         if config.use_state:
             assert normaliser.state is not None, "proprioception needs a normaliser of the state"
@@ -116,31 +142,43 @@ class Windows:
             state = np.concatenate([np.zeros((len(e), size), np.float32) if e.state is None
                                     else normaliser.state.normalise(e.state) for e in episodes])
         return cls(
-            frames=frames, trust=trust, rows=np.concatenate(rows), state=state, starts=np.flatnonzero(trust > 0),
-            action=np.concatenate([normaliser.action.normalise(_action(e, normaliser)) for e in episodes]),
+            frames=frames, seen=np.concatenate(seen), trust=trust, latent=latent, latent_trust=latent_trust,
+            rows=np.concatenate(rows), state=state, starts=np.flatnonzero((trust > 0) | (latent_trust > 0)), text=text,
+            action=np.concatenate([np.zeros((len(e), space.size), np.float32) if e.action is None
+                                   else normaliser.action.normalise(space.encode(e.action)) for e in episodes]),
             instruction=_per_step(episodes, [instructions.index(e.instruction or "") for e in episodes]),
             state_known=_per_step(episodes, [e.state is not None for e in episodes]))
 
     def batch(self, starts: np.ndarray, shift_px: int, rng: np.random.Generator) -> dict[str, Any]:
-        """The windows that begin at rows `starts` [B], as tensors: observation, chunk [B, K, A], weight [B, K]."""
+        """The windows that begin at rows `starts` [B], as tensors: see `model`."""
         rows = self.rows[starts]
-        weight = np.where(rows >= 0, self.trust[rows], 0.0).astype(np.float32)
-        observation = {"images": torch.from_numpy(random_shift(self.frames[starts], shift_px, rng)),
-                       "instruction": torch.from_numpy(self.instruction[starts])}
+        pictures = np.concatenate([np.asarray(self.frames[seen]) for seen in self.seen[starts].T], axis=1)
+        observation = {"images": torch.from_numpy(random_shift(pictures, shift_px, rng)),
+                       "instruction": self.text[torch.from_numpy(self.instruction[starts])]}
         if self.state is not None:
             observation |= {"state": torch.from_numpy(self.state[starts]),
                             "state_known": torch.from_numpy(self.state_known[starts])}
-        return {"observation": observation, "chunk": torch.from_numpy(self.action[rows]),
-                "weight": torch.from_numpy(weight)}
+        batch = {"observation": observation, "action": torch.from_numpy(self.action[rows]),
+                 "action_weight": torch.from_numpy(np.where(rows >= 0, self.trust[rows], 0).astype(np.float32))}
+        if self.latent is not None:
+            batch["latent"] = torch.from_numpy(self.latent[rows])
+            batch["latent_weight"] = torch.from_numpy(
+                np.where(rows >= 0, self.latent_trust[rows], 0).astype(np.float32))
+        return batch
 
 
 @dataclass(frozen=True)
 class WindowShape:
-    """What a window is: K actions at `rate_hz`, and whether the state goes with it."""
+    """What a window is: K actions at `rate_hz`, earlier pictures, whether the state goes with it, and whether
+    pseudo-actions are trained on.
+    """
 
     chunk_steps: int
     rate_hz: float
     use_state: bool
+    space: ActionSpace
+    history_s: tuple[float, ...] = ()
+    pseudo: bool = True
 
 
 def random_shift(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> np.ndarray:
@@ -157,16 +195,19 @@ def random_shift(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> n
     return np.ascontiguousarray(shifted.transpose(0, 3, 1, 2, 4))
 
 
-def _trust(episode: Episode) -> np.ndarray:
-    """Weight of each step's action, float32 [T]."""
+def _trust(episode: Episode, pseudo: bool) -> np.ndarray:
+    """Weight of each step's action, float32 [T]; pseudo-actions count by their confidence where `pseudo` says so."""
     confidence = np.ones(len(episode)) if episode.confidence is None else episode.confidence
-    trust = np.where(episode.provenance == Provenance.PSEUDO, confidence, 1.0)
+    trust = np.where(episode.provenance == Provenance.PSEUDO, confidence if pseudo else 0.0, 1.0)
     return np.where(episode.provenance == Provenance.NONE, 0.0, trust).astype(np.float32)
 
 
-def _action(episode: Episode, normaliser: Normaliser) -> np.ndarray:
-    """The actions, or a placeholder of the right shape that carries no trust."""
-    return np.zeros((len(episode), normaliser.action.size)) if episode.action is None else episode.action
+def _latent_trust(episode: Episode) -> np.ndarray:
+    """Weight of each step's latent, float32 [T]: 1 where nobody said how far it is to be trusted."""
+    if episode.latent is None:
+        return np.zeros(len(episode), np.float32)
+    known = np.ones(len(episode)) if episode.confidence is None else episode.confidence
+    return known.astype(np.float32)
 
 
 def _per_step(episodes: Sequence[Episode], values: Sequence[Any]) -> np.ndarray:

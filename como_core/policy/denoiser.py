@@ -1,68 +1,42 @@
-"""Denoiser: a residual network over the whole chunk, conditioned by adaptive layer norm (DiT, arXiv 2212.09748).
-
-The chunk is one vector. At a dozen steps of a handful of values this is six times as fast on a CPU as attention between
-the steps, in training and on the robot.
-"""
+"""Denoiser: what a noisy chunk and the observation say of the noise in it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from como_core.policy.network import Mlp, NetworkConfig, Transformer
+
 TIME_FEATURES = 64
 
 
-@dataclass(frozen=True)
-class DenoiserConfig:
-    """Width of the chunk's vector and number of residual blocks."""
-
-    width: int = 256
-    depth: int = 3
-
-    def __post_init__(self) -> None:
-        if self.depth < 1 or self.width < 1:
-            raise ValueError(f"width and depth must be 1 or more, got {self.width} and {self.depth}")
-
-
 class Denoiser(nn.Module):
-    """noisy [B, K, A], time [B] in [0, 1] (1 is pure noise), context [B, C] -> prediction [B, K, A]."""
+    """noisy [B, K, A], time [B] in [0, 1] (1 is pure noise), context [B, C] -> prediction [B, K, A].
 
-    def __init__(self, config: DenoiserConfig, chunk_shape: tuple[int, int], context_width: int) -> None:
+    streams  values per step of each kind of chunk that it knows. They share the trunk; each has layers of its own into
+             it and out of it, the light heads of co-training
+    """
+
+    def __init__(self, config: NetworkConfig, steps: int, streams: dict[str, int], context_width: int) -> None:
         super().__init__()
-        size = math.prod(chunk_shape)
+        self.whole = config.kind == "mlp"
+        per_token = {name: size * (steps if self.whole else 1) for name, size in streams.items()}
         self.time = nn.Sequential(nn.Linear(TIME_FEATURES, context_width), nn.SiLU(),
                                   nn.Linear(context_width, context_width))
-        self.embed = nn.Linear(size, config.width)
-        self.blocks = nn.ModuleList(_Block(config.width, context_width) for _ in range(config.depth))
-        self.output = nn.Linear(config.width, size)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.into = nn.ModuleDict({name: nn.Linear(size, config.width) for name, size in per_token.items()})
+        self.trunk = (Mlp(config, context_width) if self.whole else Transformer(config, steps, context_width))
+        self.out = nn.ModuleDict({name: nn.Linear(config.width, size) for name, size in per_token.items()})
+        for layer in self.out.values():
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, noisy: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, time: Tensor, context: Tensor, stream: str = "action") -> Tensor:
         condition = F.silu(context + self.time(_fourier(time)))
-        x = self.embed(noisy.flatten(1))
-        for block in self.blocks:
-            x = block(x, condition)
-        return self.output(F.layer_norm(x, x.shape[-1:])).view_as(noisy)
-
-
-class _Block(nn.Module):
-    """Two layers, shifted, scaled and gated by the condition."""
-
-    def __init__(self, width: int, context_width: int) -> None:
-        super().__init__()
-        self.modulate = nn.Linear(context_width, 3 * width)
-        self.into = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale, gate = self.modulate(condition).chunk(3, -1)
-        hidden = F.silu(self.into(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift))
-        return x + gate * self.out(hidden)
+        tokens = self.into[stream](noisy.flatten(1) if self.whole else noisy)
+        return self.out[stream](self.trunk(tokens, condition)).view_as(noisy)
 
 
 def _fourier(time: Tensor) -> Tensor:

@@ -38,8 +38,12 @@ class Sampler(ABC):
         """Noise `clean` [B, K, A] with `noise` of its shape, at times drawn by `uniform` [B] in [0, 1)."""
 
     @abstractmethod
-    def sample(self, predict: Predict, noise: Tensor) -> Tensor:
-        """Turn `noise` [B, K, A] into chunks of the same shape; the same noise gives the same chunks."""
+    def sample(self, predict: Predict, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Turn `noise` [B, K, A] into chunks of the same shape; the same noise gives the same chunks.
+
+        The first P steps, and of each the first values, are held to `prefix` [B, P, A'], noised like the rest, so that
+        what follows continues it.
+        """
 
 
 class FlowSampler(Sampler):
@@ -49,13 +53,14 @@ class FlowSampler(Sampler):
         time = uniform[:, None, None]
         return Noised(torch.lerp(clean, noise, time), uniform, noise - clean)
 
-    def sample(self, predict: Predict, noise: Tensor) -> Tensor:
+    def sample(self, predict: Predict, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         scheduler = FlowMatchEulerDiscreteScheduler()
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / self.steps, self.steps).tolist())
         x = noise
         for sigma, timestep in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
+            x = _held(x, noise, prefix, 1 - float(sigma), float(sigma))
             x = scheduler.step(predict(x, sigma.to(x).expand(len(x))), timestep, x, return_dict=False)[0]
-        return x
+        return _held(x, noise, prefix, 1.0, 0.0)
 
 
 class DdimSampler(Sampler):
@@ -73,12 +78,24 @@ class DdimSampler(Sampler):
         noisy = self._scheduler.add_noise(clean, noise, steps)
         return Noised(noisy, (steps + 1) / DDIM_TRAIN_STEPS, self._scheduler.get_velocity(clean, noise, steps))
 
-    def sample(self, predict: Predict, noise: Tensor) -> Tensor:
+    def sample(self, predict: Predict, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         x = noise
         for step in self._scheduler.timesteps:
+            clean = float(self._scheduler.alphas_cumprod[int(step)])
+            x = _held(x, noise, prefix, clean**0.5, (1 - clean) ** 0.5)
             time = torch.full((len(x),), (int(step) + 1) / DDIM_TRAIN_STEPS, device=x.device)
             x = self._scheduler.step(predict(x, time), int(step), x, return_dict=False)[0]
+        return _held(x, noise, prefix, 1.0, 0.0)
+
+
+def _held(x: Tensor, noise: Tensor, prefix: Tensor | None, clean: float, noisy: float) -> Tensor:
+    """`x` with its first steps replaced by those of `prefix`, at shares `clean` of it and `noisy` of the noise."""
+    if prefix is None:
         return x
+    steps, size = min(prefix.shape[1], x.shape[1]), prefix.shape[2]
+    x = x.clone()
+    x[:, :steps, :size] = clean * prefix[:, :steps] + noisy * noise[:, :steps, :size]
+    return x
 
 
 def make_sampler(name: SamplerName, steps: int) -> Sampler:

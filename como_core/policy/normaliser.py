@@ -10,6 +10,7 @@ import numpy as np
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
+from como_core.policy.action_space import ActionSpace
 
 CONSTANT_STD = 1e-4  # a value that moves less than this (in its own unit) is taken as constant and not blown up
 
@@ -43,34 +44,42 @@ class Affine:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Affine maps of the action and, where the policy uses proprioception, of the state."""
+    """Affine maps of the action and, where they are used, of the state (proprioception) and of latents."""
 
     action: Affine
     state: Affine | None = None
+    latent: Affine | None = None
 
     @classmethod
-    def fit(cls, episodes: Sequence[Episode]) -> Normaliser:
+    def fit(cls, episodes: Sequence[Episode], space: ActionSpace, latents: Sequence[Episode] = ()) -> Normaliser:
         """From the measured steps of the episodes; the state's map is None unless every episode has a state.
+
+        latents  whose latents the third map is of
 
         Raises ComoError where no step has a measured action.
         """
-        measured = [e.action[e.provenance == Provenance.MEASURED] for e in episodes if e.action is not None]
+        measured = [space.encode(e.action[e.provenance == Provenance.MEASURED]) for e in episodes
+                    if e.action is not None]
         actions = np.concatenate(measured) if measured else np.zeros((0, 0))
         if not len(actions):
             raise ComoError("no measured action in the demonstrations: expected an episode or more with commands")
         states = [e.state for e in episodes if e.state is not None]
         with_state = len(states) == len(episodes)
-        return cls(Affine.fit(actions), Affine.fit(np.concatenate(states)) if with_state else None)
+        found = [e.latent if e.confidence is None else e.latent[e.confidence > 0]
+                 for e in latents if e.latent is not None]
+        return cls(Affine.fit(actions), Affine.fit(np.concatenate(states)) if with_state else None,
+                   Affine.fit(np.concatenate(found)) if found else None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists for normaliser.json."""
-        maps = {"action": self.action, "state": self.state}
+        maps = {"action": self.action, "state": self.state, "latent": self.latent}
         return {k: {"mean": m.mean.tolist(), "scale": m.scale.tolist()} for k, m in maps.items() if m is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Normaliser:
         """The inverse of `to_dict`. Raises ComoError where a key or a length does not fit."""
-        return cls(_affine(data, "action"), _affine(data, "state") if "state" in data else None)
+        return cls(_affine(data, "action"), *(_affine(data, name) if name in data else None
+                                              for name in ("state", "latent")))
 
 
 def _affine(data: Mapping[str, Any], key: str) -> Affine:

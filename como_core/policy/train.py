@@ -1,10 +1,11 @@
-"""Train a diffusion policy on a few demonstrations and, co-trained, on pseudo-labelled video.
+"""Train a policy on a few demonstrations and, co-trained, on relabelled video.
 
-    train(demonstrations, videos, interface, load(PolicyConfig, "config/policy/diffusion.yaml"), "runs/policy")
+    train(demonstrations, videos, interface, load_preset("diffusion"), "runs/policy")
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from como_core.episode import Episode
 from como_core.formats.cache import FrameCache
 from como_core.interface import Interface
+from como_core.policy.action_space import ActionSpace
 from como_core.policy.card import write_card
-from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
-from como_core.policy.cotraining import PseudoLabels, pseudo_label
+from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy, text_of
+from como_core.policy.config import PolicyConfig
+from como_core.policy.cotraining import CotrainingMode, Video, prepare_video
 from como_core.policy.data import CameraStack, Windows, WindowShape, check_demonstrations, vocabulary
-from como_core.policy.diffusion import make_sampler
-from como_core.policy.model import PolicyConfig, diffusion_loss
+from como_core.policy.guard import Verdict, leave_out, watch
+from como_core.policy.model import PolicyModel
 from como_core.policy.normaliser import Normaliser
 from como_core.training.loop import History, fit
 from como_core.training.progress import track
@@ -33,20 +37,25 @@ Draw = Callable[[np.random.Generator], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training: the checkpoint, the loss curve, and the labels that the video was given."""
+    """What came of a training: the checkpoint, the loss curve, what the video was made into, what the guard says."""
 
     directory: Path
     history: History
-    pseudo: PseudoLabels | None
+    video: Video | None
+    verdict: Verdict | None
 
     def notes(self) -> list[str]:
-        """What a person should know of the pseudo-labels, a line each."""
-        if self.pseudo is None:
+        """What a person should know of the video, a line each."""
+        if self.video is None:
             return []
-        left_out = ", ".join(f"{value:.2f}" for value in self.pseudo.fit.r2)
-        return [f"decoder: {self.pseudo.fit.steps} labelled steps; R2 on left-out demonstrations: {left_out}",
-                f"pseudo-labelled: {len(self.pseudo.episodes)} videos, {len(self.pseudo.skipped)} skipped",
-                *(f"  {path}: {reason}" for path, reason in self.pseudo.skipped)]
+        lines, fit = [], self.video.fit
+        if fit is not None:
+            left_out = ", ".join(f"{value:.2f}" for value in fit.r2)
+            lines.append(f"decoder: {fit.steps} labelled steps; R2 on left-out demonstrations: {left_out}")
+        how = "with pseudo-actions" if fit is not None else "with latents, and no action"
+        return [*lines, f"video: {len(self.video.episodes)} clips {how}, {len(self.video.skipped)} skipped",
+                *(f"  {path}: {reason}" for path, reason in self.video.skipped),
+                *(self.verdict.lines() if self.verdict else [])]
 
 
 def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface, config: PolicyConfig,
@@ -54,30 +63,78 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     """Train and write a checkpoint into `out`; run again, it resumes, and a finished run returns at once.
 
     demonstrations  episodes with measured actions; with latents too where the co-training mode decodes
-    videos          episodes with latents and no actions; unused when the mode is "none"
+    videos          episodes with latents; their actions, if they have any, are not read; unused when the mode is "none"
     command         what was typed, for the card
     cache           folder of decoded pictures, which runs on the same files may share; out/cache where None
 
     Raises ComoError, naming the file, for an episode that does not fit the interface, the policy or the labels.
     """
     check_demonstrations(demonstrations, interface, config.observation.state)
-    labels = pseudo_label(demonstrations, videos, interface, config.cotraining)
-    given = [*demonstrations, *(labels.episodes if labels else [])]
+    video = prepare_video(demonstrations, videos, interface, config.cotraining)
+    given = [*demonstrations, *(video.episodes if video else [])]
     frames, held = camera_stack(given, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
-    episodes = [given[i] for i in held]
     demonstrations = [given[i] for i in held if i < len(demonstrations)]
     check_demonstrations(demonstrations, interface, config.observation.state)
-    trained = TrainedConfig(config, vocabulary(episodes))
-    normaliser = Normaliser.fit(demonstrations)
-    draw = batches(demonstrations, episodes[len(demonstrations):], trained, interface, normaliser, frames)
+    filmed = [given[i] for i in held[len(demonstrations):]]
+    verdict = _watch(demonstrations, filmed, frames, interface, config, Path(out)) if filmed else None
+    trained, normaliser = _settle(config, [*demonstrations, *filmed], demonstrations, interface)
+    model, history = _learn(demonstrations, filmed, frames, trained, normaliser, interface, Path(out), "policy")
+    card = write_card(trained, demonstrations, video, verdict, history, command)
+    return Trained(save_policy(out, model, trained, interface, normaliser, card), history, video, verdict)
+
+
+def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, trained: TrainedConfig,
+           normaliser: Normaliser, interface: Interface, out: Path, title: str) -> tuple[PolicyModel, History]:
+    draw = batches(demonstrations, filmed, trained, interface, normaliser, frames)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        model = build_model(trained, interface)
-    sampler = make_sampler(config.sampler, config.sampler_steps)
-    loss = functools.partial(diffusion_loss, sampler=sampler)
-    history = fit(model, draw, loss, config.training, out, "policy", {"policy": trained, "data": _digest(episodes)})
-    card = write_card(trained, demonstrations, labels, history, command)
-    return Trained(save_policy(out, model, trained, interface, normaliser, card), history, labels)
+        torch.manual_seed(trained.policy.training.seed)
+        model = build_model(trained, interface, normaliser)
+    identity = {"policy": trained, "data": _digest([*demonstrations, *filmed])}
+    return model, fit(model, draw, loss, trained.policy.training, out, title, identity)
+
+
+def _watch(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, interface: Interface,
+           config: PolicyConfig, out: Path) -> Verdict | None:
+    """The guard's verdict; None where it is off, or no instruction has two demonstrations."""
+    steps = config.cotraining.guard_steps
+    left_out, emptied = leave_out(demonstrations)
+    if not steps or not left_out:
+        return None
+    kept = [e for e in emptied if e.action is not None]
+
+    def learn(with_video: bool) -> tuple[PolicyModel, Windows]:
+        mode: CotrainingMode = config.cotraining.mode if with_video else "none"
+        arm = dataclasses.replace(config, cotraining=dataclasses.replace(config.cotraining, mode=mode),
+                                  training=dataclasses.replace(config.training, steps=steps))
+        video = prepare_video(kept, filmed, interface, arm.cotraining)
+        trained, normaliser = _settle(arm, [*demonstrations, *(video.episodes if video else [])], kept, interface)
+        model, _ = _learn(emptied, video.episodes if video else [], frames, trained, normaliser, interface,
+                          out / "guard" / ("with_video" if with_video else "without"),
+                          f"guard, {'with' if with_video else 'without'} video")
+        return model, _windows(demonstrations, frames, trained, interface, normaliser)
+
+    ends = np.cumsum([len(e) for e in demonstrations])
+    rows = [(int(end) - len(e), int(end)) for e, end in zip(demonstrations, ends, strict=True)
+            if any(e is other for other in left_out)]
+    return watch(learn, rows, steps)
+
+
+def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The loss terms of a batch."""
+    terms: dict[str, torch.Tensor] = model(batch)
+    return terms
+
+
+def _settle(config: PolicyConfig, episodes: Sequence[Episode], demonstrations: Sequence[Episode],
+            interface: Interface) -> tuple[TrainedConfig, Normaliser]:
+    """What only the data can tell: instructions, the text encoder's hash, scales."""
+    trained = TrainedConfig(config, vocabulary(episodes))
+    sha256 = text_of(trained).sha256
+    text = dataclasses.replace(config.observation.text, sha256=sha256)
+    trained = dataclasses.replace(trained, policy=dataclasses.replace(
+        config, observation=dataclasses.replace(config.observation, text=text)))
+    latents = episodes if config.cotraining.predicts_latents else ()
+    return trained, Normaliser.fit(demonstrations, ActionSpace.of(interface), latents)
 
 
 def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, cache: Path
@@ -98,25 +155,33 @@ def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, c
             return CameraStack([found.frames for found in caches]), held
 
 
-def batches(demonstrations: Sequence[Episode], pseudo: Sequence[Episode], trained: TrainedConfig, interface: Interface,
+def batches(demonstrations: Sequence[Episode], video: Sequence[Episode], trained: TrainedConfig, interface: Interface,
             normaliser: Normaliser, frames: CameraStack | np.ndarray) -> Draw:
-    """A function that draws a batch: `video_share` of it from the pseudo-labelled video, where there is any.
+    """A function that draws a batch: `video_share` of it from the video, where there is any.
 
-    frames  uint8 [N, C, H, W, 3]: the pictures of the demonstrations, then of the pseudo-labelled video.
+    frames  uint8 [N, C, H, W, 3]: the pictures of the demonstrations, then of the video.
     """
     config = trained.policy
-    shape = WindowShape(config.chunk_steps, interface.action.rate_hz, config.observation.state)
-    windows = Windows.of([*demonstrations, *pseudo], frames, trained.instructions, normaliser, shape)
+    windows = _windows([*demonstrations, *video], frames, trained, interface, normaliser)
     boundary = sum(len(e) for e in demonstrations)
-    measured, decoded = windows.starts[windows.starts < boundary], windows.starts[windows.starts >= boundary]
-    from_video = round(config.cotraining.video_share * config.training.batch_size) if len(decoded) else 0
+    labelled, filmed = windows.starts[windows.starts < boundary], windows.starts[windows.starts >= boundary]
+    from_video = round(config.cotraining.video_share * config.training.batch_size) if len(filmed) else 0
 
     def draw(rng: np.random.Generator) -> dict[str, Any]:
-        starts = [rng.choice(measured, config.training.batch_size - from_video)]
-        starts += [rng.choice(decoded, from_video)] if from_video else []
+        starts = [rng.choice(labelled, config.training.batch_size - from_video)]
+        starts += [rng.choice(filmed, from_video)] if from_video else []
         return windows.batch(np.concatenate(starts), config.shift_px, rng)
 
     return draw
+
+
+def _windows(episodes: Sequence[Episode], frames: CameraStack | np.ndarray, trained: TrainedConfig,
+             interface: Interface, normaliser: Normaliser) -> Windows:
+    config = trained.policy
+    shape = WindowShape(config.chunk_steps, interface.action.rate_hz, config.observation.state,
+                        ActionSpace.of(interface), config.observation.history_s, config.cotraining.mode == "decoded")
+    text = text_of(trained).features(trained.instructions)
+    return Windows.of(episodes, frames, trained.instructions, text, normaliser, shape)
 
 
 def _digest(episodes: Sequence[Episode]) -> str:
@@ -124,6 +189,7 @@ def _digest(episodes: Sequence[Episode]) -> str:
     digest = hashlib.sha256()
     for episode in episodes:
         digest.update(f"{episode.source} {episode.instruction} {len(episode)}".encode())
-        for values in (episode.timestamps, episode.state, episode.action, episode.provenance, episode.confidence):
+        for values in (episode.timestamps, episode.state, episode.action, episode.latent, episode.provenance,
+                       episode.confidence):
             digest.update(b"absent" if values is None else np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()

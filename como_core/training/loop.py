@@ -112,9 +112,9 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     """Train `model` in place and return its loss curve; the model ends in eval mode, with averaged weights where asked.
 
     sample    draws a batch (nested dicts, lists and tensors) from a numpy generator; `config.batch_size` is for it to
-              respect. It is called in a thread, a step or two ahead. To train in several processes it takes a slice as well,
-              `part`, and returns those items of the batch. A mapping's key "source" (list of str) is named when the
-              batch yields NaN
+              respect. It is called in a thread, a step or two ahead. To train in several processes it takes a slice as
+              well, `part`, and returns those items of the batch. A mapping's key "source" (list of str) is named when
+              the batch yields NaN
     loss      scalar terms of a batch; the one under "loss" is minimised, the others are logged. Of several processes
               the mean counts
     out       holds training/: the state to resume from, and the TensorBoard log. A finished run returns at once

@@ -1,0 +1,95 @@
+"""Settings of a policy and its training; the presets in config/policy/ are files of these.
+
+    config = load_preset("diffusion", mode="decoded")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from como_core import config as configuration
+from como_core.policy.cotraining import CotrainingConfig, CotrainingMode
+from como_core.policy.diffusion import SamplerName
+from como_core.policy.network import NetworkConfig
+from como_core.policy.observation import ObservationConfig
+from como_core.resources import resources
+from como_core.training.loop import LoopConfig
+
+Family = Literal["diffusion", "autoregressive"]
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """sampler      flow (flow matching) or ddim;  steps  network calls per chunk
+    noise_draws     noised copies of each chunk in a training step: encoding the pictures costs most of it
+    """
+
+    sampler: SamplerName = "flow"
+    steps: int = 8
+    noise_draws: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "noise_draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class AutoregressiveConfig:
+    """What training does to the steps that a step is predicted from, so that the network looks at the picture instead
+    of copying them: noise of `input_noise` standard deviations, and a share `input_dropout` that it does not see.
+    """
+
+    input_noise: float = 0.2
+    input_dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.input_noise < 0 or not 0 <= self.input_dropout <= 1:
+            raise ValueError(f"input_noise must be 0 or more and input_dropout a share, got {self.input_noise} and "
+                             f"{self.input_dropout}")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A policy and its training.
+
+    chunk_steps    K, actions per chunk, at the interface's action rate
+    shift_px       largest random shift of a training image in pixels, each way; 0 for none
+    """
+
+    training: LoopConfig
+    family: Family = "diffusion"
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoregressive: AutoregressiveConfig = field(default_factory=AutoregressiveConfig)
+    cotraining: CotrainingConfig = field(default_factory=CotrainingConfig)
+    chunk_steps: int = 12
+    shift_px: int = 3
+
+    def __post_init__(self) -> None:
+        if self.chunk_steps < 1:
+            raise ValueError(f"chunk_steps must be 1 or more, got {self.chunk_steps}")
+        if not 0 <= self.shift_px < self.observation.image_size // 2:
+            raise ValueError(f"shift_px must be 0 or more and below half the image, got {self.shift_px}")
+        if self.family == "autoregressive" and self.network.kind != "transformer":
+            raise ValueError(f"family: autoregressive needs network.kind: transformer, got {self.network.kind}")
+
+
+def load_preset(name: str, mode: CotrainingMode | None = None, steps: int | None = None,
+                seed: int | None = None) -> PolicyConfig:
+    """The settings of preset `name` in config/policy/, or of the YAML file at path `name`, with what is given changed.
+
+    Raises ConfigError, naming the nearest preset, where there is none.
+    """
+    presets = resources("config/policy")
+    if name not in presets and not name.endswith((".yaml", ".yml")):
+        raise configuration.ConfigError(f"no policy preset {name!r}; {configuration.nearest(name, presets)}")
+    config = configuration.load(PolicyConfig, presets.get(name, name))
+    loop, cotraining = config.training, config.cotraining
+    loop = dataclasses.replace(loop, steps=loop.steps if steps is None else steps,
+                               seed=loop.seed if seed is None else seed)
+    cotraining = dataclasses.replace(cotraining, mode=mode or cotraining.mode)
+    return dataclasses.replace(config, cotraining=cotraining, training=loop)

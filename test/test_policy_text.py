@@ -1,0 +1,106 @@
+"""Instructions through a text encoder, and rotations in six numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from policy_data import INTERFACE, config, demonstrations, picture
+from transforms3d.euler import euler2quat
+from transforms3d.quaternions import quat2mat
+
+from como_core.action_chunk import Observation
+from como_core.errors import ComoError
+from como_core.policy.action_space import ActionSpace
+from como_core.policy.checkpoint import load_policy
+from como_core.policy.text import Sentences, TextConfig, TextError, Vocabulary
+from como_core.policy.train import train
+
+POSE = (*(f"position.{a}" for a in "xyz"), *(f"orientation.{a}" for a in "xyzw"))
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BERT with random weights, as `transformers` keeps them in a folder."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "right", "go", "to", "the"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                         intermediate_size=64)).save_pretrained(folder)
+    return folder
+
+
+def test_a_text_encoder_takes_sentences_that_nobody_trained_on(sentences: Path, tmp_path: Path) -> None:
+    given = config("none")
+    given = dataclasses.replace(given, observation=dataclasses.replace(given.observation,
+                                                                       text=TextConfig(str(sentences))))
+    found = load_policy(train(demonstrations(), [], INTERFACE, given, tmp_path).directory)
+    images = {"front": picture(np.array([0.5, 0.5]))}
+    asked = ("left", "right", "go to the left")
+    chunks = [found.predict(Observation(0.0, images, None, said)).values for said in asked]
+    assert not np.allclose(chunks[0], chunks[1]) and not np.allclose(chunks[0], chunks[2])
+    with pytest.raises(ComoError, match="an empty instruction"):
+        found.predict(Observation(0.0, images, None, " "))
+    assert "sha256: ''" not in (tmp_path / "config.yaml").read_text(), "which weights they were is kept"
+
+
+def test_another_text_encoder_than_that_of_training_is_refused(sentences: Path) -> None:
+    ours = Sentences(TextConfig(str(sentences)))
+    assert Sentences(TextConfig(str(sentences), ours.sha256)).size == 32
+    with pytest.raises(TextError, match="not those that the policy was trained with"):
+        Sentences(TextConfig(str(sentences), "0" * 64))
+    with pytest.raises(TextError, match="no text encoder of `transformers`"):
+        Sentences(TextConfig(str(sentences / "nowhere")))
+
+
+def test_features_do_not_depend_on_what_else_is_asked(sentences: Path) -> None:
+    text = Sentences(TextConfig(str(sentences)))
+    together = text.features(["left", "go to the right"])
+    torch.testing.assert_close(together[:1], text.features(["left"]))
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(2))
+
+
+def test_the_vocabulary_names_the_nearest() -> None:
+    with pytest.raises(TextError, match="'lfet' is not one.*did you mean 'left'"):
+        Vocabulary(("left", "right")).features(["lfet"])
+    assert Vocabulary(("",)).features(["whatever"]).tolist() == [[1.0]]
+
+
+def test_rotations_come_back_and_are_continuous() -> None:
+    space = ActionSpace((*POSE, "gripper"), 8)
+    assert space.size == 10
+    rng = np.random.default_rng(0)
+    poses = np.zeros((50, 8), np.float32)
+    poses[:, :3], poses[:, 7] = rng.standard_normal((50, 3)), rng.random(50)
+    quaternions = np.stack([euler2quat(*rng.uniform(-3, 3, 3)) for _ in range(50)])
+    poses[:, 3:7] = quaternions[:, [1, 2, 3, 0]]
+    again = space.decode(space.encode(poses))
+    np.testing.assert_allclose(again[:, [0, 1, 2, 7]], poses[:, [0, 1, 2, 7]], atol=1e-6)
+    same = np.abs((again[:, 3:7] * poses[:, 3:7]).sum(axis=1))
+    np.testing.assert_allclose(same, 1.0, atol=1e-5, err_msg="q and -q are one rotation")
+    # Half a turn about z and a hair more: the quaternion of smallest angle changes its sign, the six numbers do not.
+    near = [np.array([0, 0, 0, *euler2quat(0, 0, angle)[[1, 2, 3, 0]], 0]) for angle in (np.pi - 1e-3, -np.pi + 1e-3)]
+    first, second = (space.encode(np.asarray(pose, np.float32)[None]) for pose in near)
+    assert np.abs(first - second).max() < 5e-3
+
+
+def test_six_numbers_that_are_no_rotation_become_one() -> None:
+    space = ActionSpace(POSE, 7)
+    made = space.decode(np.random.default_rng(1).standard_normal((20, 9)).astype(np.float32))
+    for pose in made:
+        matrix = quat2mat(pose[[6, 3, 4, 5]])
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-5)
+
+
+def test_other_actions_pass_as_they_are() -> None:
+    space = ActionSpace.of(INTERFACE)
+    values = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    assert space.size == 3
+    np.testing.assert_array_equal(space.decode(space.encode(values)), values)
