@@ -12,8 +12,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.episodes import load_episodes, save_episodes
 from como_core.episode import Episode
 from como_core.simulation.dataset import record_demonstrations
 
@@ -52,8 +51,8 @@ def load(split: str, folder: Path, processes: int = 2) -> list[Episode]:
     for task in wanted.tasks:
         path = folder / split.replace(" ", "_") / f"{task}.npz"
         if not path.is_file():
-            _save(path, _make(task, wanted.seeds, processes))
-        episodes += _load(path)
+            save_episodes(path, _make(task, wanted.seeds, processes))
+        episodes += load_episodes(path)
     return episodes
 
 
@@ -63,25 +62,6 @@ def _make(task: str, seeds: range, processes: int) -> list[Episode]:
 
         return record(task, seeds)
     return record_demonstrations([task], seeds, processes)
-
-
-def _save(path: Path, episodes: list[Episode]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, lengths=[len(e) for e in episodes], source=[e.source for e in episodes],
-             images=np.concatenate([next(iter(e.images.values()))[:] for e in episodes]),
-             **{name: np.concatenate([getattr(e, name) for e in episodes])
-                for name in ("timestamps", "state", "action")})
-    part.rename(path)
-
-
-def _load(path: Path) -> list[Episode]:
-    stored = np.load(path)
-    ends = np.cumsum(stored["lengths"])[:-1]
-    parts = {name: np.split(stored[name], ends) for name in ("timestamps", "images", "state", "action")}
-    rows = zip(stored["source"], *parts.values(), strict=True)
-    return [Episode(times, {"front": images}, str(source), state=state, action=action)
-            for source, times, images, state, action in rows]
 
 
 def main() -> None:

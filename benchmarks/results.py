@@ -12,6 +12,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,27 @@ class Results:
 
     def done(self) -> set[tuple[str, int]]:
         """Name and seed of the runs that need not be done again."""
-        return {(run["preset"], run["seed"]) for run in _read(self.runs)}
+        return {(run["preset"], run["seed"]) for run in read_rows(self.runs)}
 
     def averaged(self) -> list[Row]:
         """The rows of the table."""
-        return _read(self.table)
+        return read_rows(self.table)
 
     def add(self, rows: list[Row]) -> None:
         """Put the rows of a run beside what other processes put there."""
-        FOLDER.mkdir(exist_ok=True)
-        with (FOLDER / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            known = [*_read(self.runs), *_folded(rows)]
-            _write(self.runs, known)
-            _write(self.table, averaged([row for run in known for row in _unfolded(run)]))
+        with alone():
+            known = [*read_rows(self.runs), *_folded(rows)]
+            write_rows(self.runs, known)
+            write_rows(self.table, averaged([row for run in known for row in _unfolded(run)]))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """No other process of a benchmark writes results meanwhile."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _folded(rows: list[Row]) -> list[dict[str, Any]]:
@@ -94,11 +103,13 @@ def cell(row: Row | None) -> str:
     return "" if row is None else f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _read(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
+    """What stands in a file of results; nothing where there is none yet."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Replace a file of results in one step: JSON, a row per line."""
     part = path.with_suffix(".part")
     part.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
     os.replace(part, path)
