@@ -152,6 +152,72 @@ def test_success_stays_once_it_was_reached() -> None:
     assert not env.success
 
 
+def test_several_cameras_are_seen_at_once_and_named_by_their_views(reach: Env) -> None:
+    env = make_env("metaworld:reach-v3@left|high")
+    assert tuple(env.interface.cameras) == ("left", "high") and env.camera == "left"
+    assert len({camera.topic for camera in env.interface.cameras.values()}) == 2
+    env.reset(3)
+    reach.reset(3)
+    pictures = [env.render("left"), env.render("high"), reach.render()]
+    assert all((a != b).any() for a, b in ((pictures[0], pictures[1]), (pictures[1], pictures[2])))
+    np.testing.assert_array_equal(env.render(), pictures[0])
+    wanted = make_env("metaworld:reach-v3", cameras=("front", "left"))
+    wanted.reset(3)
+    np.testing.assert_array_equal(wanted.render("left"), pictures[0])
+    np.testing.assert_array_equal(wanted.render("front"), pictures[2])
+    moved = make_env("metaworld:reach-v3@left|high", cameras=("front", "side"))
+    moved.reset(3)
+    np.testing.assert_array_equal(moved.render("front"), pictures[0])
+    np.testing.assert_array_equal(moved.render("side"), pictures[1])
+    alone = make_env("metaworld:reach-v3@left")
+    alone.reset(3)
+    assert tuple(alone.interface.cameras) == ("front",)
+    np.testing.assert_array_equal(alone.render(), pictures[0])
+
+
+@pytest.mark.parametrize(("name", "cameras", "reason"), [
+    ("metaworld:reach-v3@left|hihg", (), "no view 'hihg'.*did you mean 'high'"),
+    ("metaworld:reach-v3@left|high", ("front",), "2 views for 1 cameras"),
+    ("metaworld:reach-v3@left|left", (), "a view stands twice"),
+])
+def test_views_that_cannot_be_are_refused(name: str, cameras: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(SimulationError, match=reason):
+        make_env(name, cameras=cameras)
+
+
+def test_simulators_of_one_task_keep_their_own_scenes() -> None:
+    """They share a renderer."""
+    one, other = make_env("metaworld:drawer-open-v3"), make_env("metaworld:drawer-open-v3")
+    one.reset(1)
+    first = one.render()
+    other.reset(3)
+    assert (other.render() != first).any()
+    np.testing.assert_array_equal(one.render(), first)
+    other.close()
+    np.testing.assert_array_equal(one.render(), first)
+
+
+@pytest.mark.parametrize("view", ["front", "left", "high"])
+def test_points_are_projected_to_where_they_are_seen(view: str) -> None:
+    env = make_env(f"metaworld:reach-v3@{view}", size=128)
+    errors = []
+    for seed in range(6):
+        env.reset(seed)
+        marked = np.argwhere(_magenta(env.render()))
+        if len(marked) > 20:  # not hidden by the arm
+            errors.append(marked.mean(axis=0)[::-1] + 0.5 - 128 * env.project(env.privileged()[None, -3:])[0])
+    assert errors
+    assert np.abs(errors).max() < 1.0, "pixels"
+
+
+def test_the_path_of_velocities_is_their_sum(reach: Env) -> None:
+    reach.reset(0)
+    path = reach.path(np.tile(np.float32([0.2, 0.0, -0.1, 1.0]), (20, 1)))
+    np.testing.assert_allclose(path[0], reach.state()[:3], atol=1e-6)
+    np.testing.assert_allclose(path[-1] - path[0], [0.1, 0.0, -0.05], atol=1e-6)
+    np.testing.assert_array_equal(reach.rest(), np.zeros(4))
+
+
 def test_closing_frees_the_renderer_and_rendering_brings_it_back(reach: Env) -> None:
     reach.reset(0)
     before = reach.render()

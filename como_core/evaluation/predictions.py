@@ -18,6 +18,7 @@ from como_core.interface import Action
 
 ASK_EVERY_S = 0.1
 FRAMES = 7
+_ROUNDING_S = 1e-6
 _DONE, _PREDICTED, _HELD, _MEAN = "#505a66", "#0072B2", "#E69F00", "#8a93a0"
 _UNITS = {"linear": "m/s", "angular": "rad/s", "position": "m"}
 
@@ -50,7 +51,7 @@ def predict_along(policy: Policy, episode: Episode, every_s: float = ASK_EVERY_S
     if len(episode) < 2:
         raise ComoError(f"{episode.source}: {len(episode)} steps; predictions need two or more")
     times = np.arange(episode.timestamps[0], episode.timestamps[-1], every_s)
-    steps = np.unique(np.searchsorted(episode.timestamps, times))
+    steps = np.unique(np.searchsorted(episode.timestamps, times - _ROUNDING_S))
     try:
         chunks = [policy.predict(observation_at(episode, step, tuple(interface.cameras))) for step in steps.tolist()]
     except ComoError as error:
@@ -150,8 +151,8 @@ def _errors(alongs: Sequence[Along], steps: int) -> tuple[np.ndarray, np.ndarray
         assert done is not None
         for step, chunk in zip(along.steps.tolist(), along.chunks, strict=True):
             due = stamps[step] + chunk.times_s
-            truth = done[np.searchsorted(stamps, due + 1e-6, side="right") - 1].astype(np.float64)
-            truth[due > stamps[-1] + 1e-6] = np.nan
+            truth = done[np.searchsorted(stamps, due + _ROUNDING_S, side="right") - 1].astype(np.float64)
+            truth[due > stamps[-1] + _ROUNDING_S] = np.nan
             predicted.append(chunk.values[:steps] - truth[:steps])
             held.append(done[step] - truth[:steps])
     return tuple(np.sqrt(np.nanmean(np.square(errors), axis=0)) for errors in (predicted, held))  # type: ignore[return-value]

@@ -82,7 +82,8 @@ def watch(policy: Policy, name: str, seed: int, size: int = 240, horizon: int | 
 def draw(trials: Sequence[Watched]) -> Figure:
     """A row of glances for each trial: where the chunk would lead the hand, and where the hand then went."""
     figure = Figure(figsize=(0.3 + 2.1 * COLUMNS, 0.4 + 2.7 * len(trials)), layout="constrained")
-    top, *rows = figure.subfigures(1 + len(trials), 1, height_ratios=[0.4] + [2.7] * len(trials))
+    parts = figure.subfigures(1 + len(trials), 1, squeeze=False, height_ratios=[0.4] + [2.7] * len(trials))
+    top, *rows = parts[:, 0]
     for row, trial in zip(rows, trials, strict=True):
         grid = row.subplots(1, COLUMNS)
         shown = np.linspace(0, len(trial.glances) - 1, min(COLUMNS, len(trial.glances))).round().astype(int)
