@@ -54,6 +54,13 @@ def test_real_time_chunking_keeps_what_was_decided_and_falls_off_after_it() -> N
     assert np.all(np.diff(found) >= 0) and np.diff(found).max() < 0.25
 
 
+def test_what_the_slowest_inference_of_late_would_miss_is_decided_too() -> None:
+    blender = Blender("real_time_chunking", 0.0, 0.0, PERIOD_S)
+    old = blender.take(None, plan(0, 100.0, 20), 100.0, 100.2)
+    made = blender.take(old, plan(1, 100.15, 20), 100.15, 100.25)
+    assert values(made, 100.25, 100.3, 100.34) == [0, 0, 0] and values(made, 100.45)[0] > 0.5
+
+
 def test_the_prefix_is_as_long_as_inference_takes_and_padded_with_the_last_action() -> None:
     blender = Blender("real_time_chunking", 0.0, 0.0, PERIOD_S)
     assert blender.prefix(None, None, 100.0) is None, "nothing was commanded yet: there is nothing to continue"
