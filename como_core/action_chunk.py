@@ -61,3 +61,8 @@ class Policy(Protocol):
 
         Raises ComoError where the observation lacks what the policy was trained on.
         """
+
+
+def history_of(policy: Policy) -> tuple[float, ...]:
+    """How long before the newest pictures a policy wants those of `Observation.past`, seconds; () for most."""
+    return tuple(getattr(policy, "history_s", ()))

@@ -197,6 +197,30 @@ def test_a_policy_is_asked_once_for_all_trials_in_hand() -> None:
     assert all(len(trial.inference_ms) == 4 and trial.wall_s for trial in trials)
 
 
+def test_a_policy_with_a_history_gets_the_pictures_of_those_times() -> None:
+    """At 40 Hz with a question every 4 periods: lags of 2 and 7 periods, the second not a multiple of anything."""
+    asked: list[Observation] = []
+
+    class Looking(Homing):
+        history_s = (0.05, 0.17)
+
+        def predict(self, observation: Observation) -> ActionChunk:
+            asked.append(observation)
+            return super().predict(observation)
+
+    done = rollout(make_env(BUTTON), Looking(), 3, horizon=16)
+    env, shown = make_env(BUTTON), []
+    env.reset(3)
+    for action in done.actions:
+        shown.append(env.render())
+        env.step(action)
+    assert len(asked) == 4
+    for period, observation in zip((0, 4, 8, 12), asked, strict=True):
+        for lag, past in zip((2, 7), observation.past, strict=True):
+            np.testing.assert_array_equal(past["front"], shown[max(0, period - lag)])
+        np.testing.assert_array_equal(observation.images["front"], shown[period])
+
+
 def test_a_chunk_of_another_size_is_refused() -> None:
     env = make_env(BUTTON)
     with pytest.raises(SimulationError, match=r"\[12, 4\] values, got \[12, 3\]"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from como_core.action_chunk import ActionChunk, Observation, Policy
+from como_core.action_chunk import ActionChunk, Observation, Policy, history_of
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.interface import Action
@@ -53,17 +53,22 @@ def predict_along(policy: Policy, episode: Episode, every_s: float = ASK_EVERY_S
     times = np.arange(episode.timestamps[0], episode.timestamps[-1], every_s)
     steps = np.unique(np.searchsorted(episode.timestamps, times - _ROUNDING_S))
     try:
-        chunks = [policy.predict(observation_at(episode, step, tuple(interface.cameras))) for step in steps.tolist()]
+        chunks = [policy.predict(observation_at(episode, step, tuple(interface.cameras), history_of(policy)))
+                  for step in steps.tolist()]
     except ComoError as error:
         raise ComoError(f"{episode.source}: {error}") from error
     return Along(episode, steps, chunks)
 
 
-def observation_at(episode: Episode, step: int, cameras: Sequence[str]) -> Observation:
-    """What a policy would have been given at a step of an episode."""
-    images = {name: episode.images[name][step] for name in cameras}
+def observation_at(episode: Episode, step: int, cameras: Sequence[str], history_s: Sequence[float] = ()
+                   ) -> Observation:
+    """What a policy would have been given at a step of an episode; before the start there is only the start."""
+    stamp_s = float(episode.timestamps[step])
+    earlier = np.searchsorted(episode.timestamps, stamp_s - np.array(history_s) + _ROUNDING_S, side="right") - 1
+    now, *past = ({name: episode.images[name][index] for name in cameras}
+                  for index in (step, *np.maximum(earlier, 0).tolist()))
     state = None if episode.state is None else episode.state[step]
-    return Observation(float(episode.timestamps[step]), images, state, episode.instruction)
+    return Observation(stamp_s, now, state, episode.instruction, past=tuple(past))
 
 
 def value_names(action: Action) -> list[str]:

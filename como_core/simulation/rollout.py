@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from como_core import config
-from como_core.action_chunk import ActionChunk, Observation, Policy
+from como_core.action_chunk import ActionChunk, Observation, Policy, history_of
 from como_core.errors import ComoError
 from como_core.formats.png import write_png
 from como_core.formats.trials import Trial, TrialLog
@@ -77,7 +77,7 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
 
 def rollout(env: Env, policy: Policy, seed: int, horizon: int | None = None, timing: Timing | None = None) -> Rollout:
     """Run `policy` from the start state of `seed` until success or for `horizon` periods; the arm begins at rest."""
-    trial = TrialRun(env, seed, horizon, timing)
+    trial = TrialRun(env, seed, horizon, timing, history_of(policy))
     while trial.observation is not None:
         trial.answer(policy.predict(trial.observation))
     return trial.result()
@@ -181,7 +181,7 @@ class _Runner:
         env = self._idle[name].pop() if self._idle[name] else self._make(name)
         began = time.perf_counter()
         horizon = None if self._horizon_s is None else round(self._horizon_s / env.period_s)
-        run = TrialRun(env, seed, horizon, self._timing)
+        run = TrialRun(env, seed, horizon, self._timing, history_of(self._policy))
         return _Running(start, env, run, time.perf_counter() - began)
 
     def _answer(self, trials: list[_Running]) -> None:

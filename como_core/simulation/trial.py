@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy as np
 from como_core.action_chunk import ActionChunk, Observation
 from como_core.simulation.chunk_player import ChunkPlayer, Timing, goes_on
 from como_core.simulation.environment import Env, SimulationError
+
+_ROUNDING = 1e-3  # periods
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,16 @@ class Rollout:
 class TrialRun:
     """A trial from the start state of `seed`, until success or for `horizon` periods; the robot begins at rest.
 
-    horizon and timing are the environment's time limit and those of policy_node where None. `observation` is what the
-    policy is to answer, None once the trial has ended; `actions` are those carried out so far.
+    horizon and timing are the environment's time limit and those of policy_node where None. history_s are the lags of
+    `Observation.past`; before the start there is only the start. `observation` is what the policy is to answer, None
+    once the trial has ended; `actions` are those carried out so far.
     """
 
-    def __init__(self, env: Env, seed: int, horizon: int | None = None, timing: Timing | None = None) -> None:
+    def __init__(self, env: Env, seed: int, horizon: int | None = None, timing: Timing | None = None,
+                 history_s: Sequence[float] = ()) -> None:
         self._env = env
+        self._lags = [math.ceil(lag / env.period_s - _ROUNDING) for lag in history_s]
+        self._seen: dict[int, Mapping[str, np.ndarray]] = {}  # period -> pictures that a later observation needs
         self.timing = timing or Timing.real_time(env.period_s)
         self._horizon = round(env.time_limit_s / env.period_s) if horizon is None else horizon
         env.reset(seed)
@@ -61,7 +69,10 @@ class TrialRun:
             raise SimulationError(f"{self._env.name}: expected a chunk of [{len(chunk.times_s)}, {size}] values, got "
                                   f"{list(np.shape(chunk.values))} from {chunk.source or 'the policy'}")
         self._player.answer(len(self.actions), chunk)
-        for _ in range(self.timing.replan_periods):
+        asked_next = len(self.actions) + self.timing.replan_periods
+        for period in range(len(self.actions), asked_next):
+            if period not in self._seen and self._is_past_of(period, asked_next):
+                self._seen[period] = self._render()
             self.actions.append(self._player.action(len(self.actions)))
             self._env.step(self.actions[-1])
             if self._ended():
@@ -77,10 +88,21 @@ class TrialRun:
         return self._env.success or len(self.actions) >= self._horizon
 
     def _look(self) -> None:
-        env = self._env
-        self._pictures.append(env.render())
+        env, now = self._env, len(self.actions)
         self.observation = None
-        if not self._ended():
-            others = {name: env.render(name) for name in env.interface.cameras if name != env.camera}
-            self.observation = Observation(len(self.actions) * env.period_s, {env.camera: self._pictures[-1]} | others,
-                                           env.state(), env.instruction)
+        if self._ended():
+            self._pictures.append(env.render())
+            return
+        images = self._seen[now] = self._render()
+        self._pictures.append(images[env.camera])
+        past = tuple(self._seen[max(0, now - lag)] for lag in self._lags)
+        self._seen = {period: seen for period, seen in self._seen.items() if period + max(self._lags, default=0) > now}
+        self.observation = Observation(now * env.period_s, images, env.state(), env.instruction, past=past)
+
+    def _is_past_of(self, period: int, asked: int) -> bool:
+        """Whether the policy, asked at `asked` and at intervals from there on, will want pictures of `period`."""
+        return any(lag >= asked - period and (lag - (asked - period)) % self.timing.replan_periods == 0
+                   for lag in self._lags)
+
+    def _render(self) -> dict[str, np.ndarray]:
+        return {name: self._env.render(name) for name in self._env.interface.cameras}

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from como_core.action_chunk import Policy
+from como_core.action_chunk import Policy, history_of
 from como_core.simulation.rollout import env_for
 from como_core.simulation.trial import TrialRun
 
@@ -54,7 +54,7 @@ def watch(policy: Policy, name: str, seed: int, size: int = 240, horizon: int | 
     """
     env, witness = env_for(policy.interface, name), env_for(policy.interface, name, size)
     try:
-        run = TrialRun(env, seed, horizon)
+        run = TrialRun(env, seed, horizon, history_s=history_of(policy))
         witness.reset(seed)
         seen: list[tuple[float, np.ndarray, np.ndarray]] = []
         stay = np.zeros((0, env.interface.action.size))
