@@ -71,7 +71,8 @@ def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
                   config: CotrainingConfig) -> Video | None:
     """What the mode makes of the videos; None where it uses none.
 
-    Decoded, a video whose instruction nobody demonstrated is skipped and named. Raises ComoError where there is no
+    Decoded, a video that has pseudo-actions and no latents is taken as it is, and one with latents whose instruction
+    nobody demonstrated is skipped and named. Raises ComoError where there is no
     video to use, or a file's cameras or latents do not fit.
     """
     if config.mode == "none":
@@ -109,12 +110,16 @@ def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[E
 
 def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
              config: CotrainingConfig) -> Video:
+    if all(_labelled_by_others(video) for video in videos):
+        return Video(list(videos), None, [])
     velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
     decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities)
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     episodes, skipped = [], []
     for video in videos:
-        if (video.instruction or "") in decoder.instructions:
+        if _labelled_by_others(video):
+            episodes.append(video)
+        elif (video.instruction or "") in decoder.instructions:
             episodes.append(_pseudo_labelled(video, decoder, interface))
         else:
             skipped.append((video.source, f"instruction {video.instruction!r} has no labelled demonstration"))
@@ -122,6 +127,11 @@ def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], inter
         raise ComoError(f"none of {len(videos)} videos can be decoded: {skipped[0][0]}: {skipped[0][1]}; demonstrated: "
                         f"{', '.join(map(repr, decoder.instructions))}")
     return Video(episodes, decoder.fitted, skipped)
+
+
+def _labelled_by_others(video: Episode) -> bool:
+    """Whether it has pseudo-actions and no latents: whoever made them, they are taken as they are."""
+    return video.latent is None and video.action is not None and bool(np.all(video.provenance != Provenance.MEASURED))
 
 
 def _pseudo_labelled(video: Episode, decoder: ActionDecoder, interface: Interface) -> Episode:

@@ -1,0 +1,252 @@
+"""The table of docs/policy.md: what video adds to a few labelled demonstrations, and how much of what labels would add.
+
+    python -m benchmarks.policy_table --data DIR --work DIR --group tuning    # modes, on tasks outside the table
+    python -m benchmarks.policy_table --data DIR --work DIR                   # the table, hours; resumes
+    python -m benchmarks.policy_table --print                                 # as Markdown
+
+A run is one policy for all tasks: a family, a number of labelled demonstrations per task, what is made of the rest of
+the 50 recordings (which then have no actions), a seed for motion model, policy and batches. Its trials go into
+results/policy_runs.json as soon as they are done, and results/policy_table.json is made of these. Several processes may
+share the work: --part 0/2, --part 1/2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import policy_gap
+from benchmarks.episodes import load_episodes, save_episodes
+from benchmarks.results import FOLDER, alone, read_rows, write_rows
+from benchmarks.supervised_idm import label as label_supervised
+from como_core.episode import Episode
+from como_core.formats.trials import Trial
+from como_core.interface import load_interface
+from como_core.motion.clip import label_clip
+from como_core.motion.config import load_preset as load_motion_preset
+from como_core.motion.config import with_options
+from como_core.motion.model import load_motion
+from como_core.motion.train import train as train_motion
+from como_core.policy.checkpoint import load_policy
+from como_core.policy.config import PolicyConfig
+from como_core.policy.config import load_preset as load_policy_preset
+from como_core.policy.train import train as train_policy
+from como_core.resources import resource
+from como_core.simulation.dataset import record_demonstrations
+from como_core.simulation.rollout import run_trials
+
+# Each with room between two labelled demonstrations and fifty, seen on other start states (docs/policy.md).
+TASKS = ("window-open-v3", "button-press-topdown-v3", "door-close-v3", "reach-v3", "coffee-button-v3", "reach-wall-v3",
+         "faucet-close-v3", "door-unlock-v3")
+# Where modes and recipes are chosen: none of the above, and with one label each, which leaves room.
+TUNING_TASKS = ("drawer-open-v3", "plate-slide-v3", "faucet-open-v3", "window-close-v3", "button-press-v3",
+                "drawer-close-v3")
+RECORDED = range(30_000, 30_050)
+STARTS = range(40_000, 40_050)
+TUNING_STARTS = range(5000, 5020)
+SEEDS = (0, 1, 2)
+FAMILIES = ("diffusion", "autoregressive")
+LATENTS = ("rgb-difference", "vq", "continuous", "como", "como-plus")
+ALONE, SUPERVISED, ORACLE = "no video", "supervised IDM", "oracle"
+ROBOT = "config/interfaces/metaworld.yaml"
+RUNS, TABLE = FOLDER / "policy_runs.json", FOLDER / "policy_table.json"
+
+_LOOP = {"loop.steps": 3000}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A policy of the table, but for its seed.
+
+    method   "no video", "supervised IDM", "oracle", or the motion preset whose latents are used, and how
+    labels   labelled demonstrations of each task
+    options  dotted keys of cotraining that differ from the preset
+    """
+
+    family: str
+    method: str
+    labels: int
+    mode: str = "none"
+    tasks: tuple[str, ...] = TASKS
+    starts: range = STARTS
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def preset(self) -> str:
+        """The motion preset; empty where the method has none."""
+        name = self.method.partition(",")[0]
+        return name if name in LATENTS else ""
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What tells its runs from others, with the number of tasks."""
+        return self.family, self.method, self.labels, len(self.tasks)
+
+
+def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
+    """What is run; `mode` is the one that tuning chose."""
+    table = [Entry(family, *what) for labels in (2, 5) for family in FAMILIES for what in (
+        (ALONE, labels), ("como-plus", labels, mode), (SUPERVISED, labels, "decoded"), (ORACLE, len(RECORDED)),
+        ("como", labels, mode), *((name, labels, mode) for name in LATENTS[:3]))]
+    modes = [Entry(family, f"como, {way}", 2, way) for family in FAMILIES for way in ("heads", "joint", "decoded")
+             if way != mode]
+    tuned: list[Entry] = []
+    for family in FAMILIES:
+        outside = partial(Entry, family, labels=1, tasks=TUNING_TASKS, starts=TUNING_STARTS)
+        tuned += [outside(ALONE), outside(ORACLE, labels=len(RECORDED))]
+        for way, settings in _tuning(family).items():
+            tuned += [outside(f"como, {way}, {name}", mode=way, options=options) for name, options in settings.items()]
+    curve = [Entry("diffusion", method, labels, way) for labels in (1, 10, 20)
+             for method, way in ((ALONE, "none"), ("como-plus", mode), (SUPERVISED, "decoded"))]
+    return {"tuning": tuned, "table": _unique(table), "modes": modes,
+            "curve": curve}
+
+
+def _tuning(family: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Four settings of each mode: the same effort for all three."""
+    heads = {f"latent weight {w:g}, share {s:g}": {"latent_weight": w, "video_share": s}
+             for w, s in ((0.1, 0.5), (0.3, 0.5), (1.0, 0.5))}
+    last: dict[str, dict[str, Any]] = {"latent weight 0.3, share 0.25": {"latent_weight": 0.3, "video_share": 0.25}}
+    if family == "diffusion":
+        last = {"latent weight 0.3, split at the encoder": {"latent_weight": 0.3, "split": "encoder"}}
+    shares = {f"share {s:g}": {"video_share": s} for s in (0.25, 0.5, 0.75, 0.9)}
+    return {"heads": heads | last,
+            "joint": heads | {"latent weight 0.3, share 0.25": {"latent_weight": 0.3, "video_share": 0.25}},
+            "decoded": shares}
+
+
+def _unique(entries: list[Entry]) -> list[Entry]:
+    found: dict[tuple[str, str, int, int], Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.key, entry)
+    return list(found.values())
+
+
+def load(tasks: tuple[str, ...], folder: Path) -> dict[str, list[Episode]]:
+    """The recordings of each task, made where they are not below `folder` yet."""
+    found = {}
+    for task in tasks:
+        path = folder / "policy" / f"{task}.npz"
+        if not path.is_file():
+            save_episodes(path, record_demonstrations([task], RECORDED))
+        found[task] = load_episodes(path)
+    return found
+
+
+def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
+    """Train one policy and try it from every start state."""
+    recorded = load(entry.tasks, data)
+    if entry.preset:
+        recorded = _with_latents(recorded, entry.preset, seed, work)
+    demonstrations = [e for episodes in recorded.values() for e in episodes[:entry.labels]]
+    rest = [dataclasses.replace(e, action=None, state=None, provenance=None)  # type: ignore[arg-type]
+            for episodes in recorded.values() for e in episodes[entry.labels:]]
+    name = f"{'-'.join(map(str, entry.key))}-{seed}".replace(" ", "_").replace(",", "")
+    out = work / "policies" / name
+    config = _config(entry, seed)
+    if entry.method == SUPERVISED:
+        motion = load_motion_preset("como-v1")
+        loop = dataclasses.replace(motion.loop, seed=seed, steps=1000)
+        rest = label_supervised(demonstrations, rest, motion, config.cotraining.decoder.lags_s, loop, out / "idm")
+    robot = load_interface(resource(ROBOT))
+    videos = rest if config.cotraining.mode != "none" else []
+    train_policy(demonstrations, videos, robot, config, out, cache=work / "cache")
+    return run_trials(partial(load_policy, out), [f"metaworld:{task}" for task in entry.tasks], entry.starts,
+                      processes=1)
+
+
+def _config(entry: Entry, seed: int) -> PolicyConfig:
+    config = load_policy_preset(entry.family, entry.mode, seed=seed)  # type: ignore[arg-type]
+    cotraining = dataclasses.replace(config.cotraining, guard_steps=0, **entry.options)
+    return dataclasses.replace(config, cotraining=cotraining)
+
+
+def _with_latents(recorded: dict[str, list[Episode]], preset: str, seed: int, work: Path) -> dict[str, list[Episode]]:
+    """The recordings with the latents of a motion model that was trained on them as video; kept below `work`."""
+    name = f"{preset}-{len(recorded)}-{seed}"
+    stored = work / "latents" / f"{name}.npz"
+    episodes = [e for group in recorded.values() for e in group]
+    if not stored.is_file():
+        video = [dataclasses.replace(e, action=None, state=None, provenance=None) for e in episodes]  # type: ignore[arg-type]
+        config = with_options(load_motion_preset(preset), **{"loop.seed": seed, **_LOOP})
+        train_motion(video, config, work / "motion" / name, cache=work / "cache")
+        model = load_motion(work / "motion" / name)
+        labels = [label_clip(model, e) for e in video]
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        part = stored.with_suffix(".part.npz")
+        np.savez(part, latent=np.concatenate([label.latent for label in labels]),
+                 confidence=np.concatenate([label.confidence for label in labels]))
+        part.rename(stored)
+    found = np.load(stored)
+    ends = np.cumsum([len(e) for e in episodes])[:-1]
+    latents, confidences = np.split(found["latent"], ends), np.split(found["confidence"], ends)
+    labelled = iter([dataclasses.replace(e, latent=z, confidence=c)
+                     for e, z, c in zip(episodes, latents, confidences, strict=True)])
+    return {task: [next(labelled) for _ in group] for task, group in recorded.items()}
+
+
+def add(entry: Entry, seed: int, trials: list[Trial]) -> None:
+    """Put the trials of a run beside what other processes put there, and make the table anew."""
+    successes = {task: "".join("01"[t.success] for t in trials if t.env == f"metaworld:{task}") for task in entry.tasks}
+    row = {"family": entry.family, "method": entry.method, "labels": entry.labels, "mode": entry.mode, "seed": seed,
+           "options": entry.options, "first_start": entry.starts[0], "successes": successes,
+           "command": f"python -m benchmarks.policy_table --family {entry.family} --method {entry.method!r} "
+                      f"--labels {entry.labels} --seed {seed}"}
+    with alone():
+        runs = [*read_rows(RUNS), row]
+        write_rows(RUNS, runs)
+        write_rows(TABLE, policy_gap.table(runs))
+
+
+def _done() -> set[tuple[str, str, int, int, int]]:
+    return {(r["family"], r["method"], r["labels"], len(r["successes"]), r["seed"]) for r in read_rows(RUNS)}
+
+
+def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
+    every = groups(options.mode)
+    chosen = [*every["table"], *every["modes"], *every["curve"]] if options.group is None else every[options.group]
+    jobs = [(entry, seed) for seed in options.seed or SEEDS for entry in chosen
+            if options.family in (None, entry.family) and options.method in (None, entry.method)
+            and options.labels in (None, entry.labels)]
+    part, _, parts = options.part.partition("/")
+    for entry, seed in jobs[int(part)::int(parts)]:
+        if (*entry.key, seed) not in _done():
+            yield entry, seed
+
+
+def main() -> None:
+    """Run what is not done yet, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="recordings, made where they are not there yet")
+    parser.add_argument("--work", type=Path, help="caches and checkpoints")
+    parser.add_argument("--group", choices=list(groups()))
+    parser.add_argument("--mode", default="decoded", help="the co-training mode that tuning chose")
+    parser.add_argument("--family")
+    parser.add_argument("--method")
+    parser.add_argument("--labels", type=int)
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--part", default="0/1", help="which share of the runs, of how many")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--print", action="store_true", dest="show")
+    options = parser.parse_args()
+    if options.show:
+        print(policy_gap.markdown(read_rows(TABLE)))
+        return
+    if options.data is None or options.work is None:
+        parser.error("--data and --work are needed to run")
+    torch.set_num_threads(options.threads)
+    for entry, seed in _jobs(options):
+        print(f"== {entry.family}, {entry.method}, {entry.labels} labels, seed {seed}", flush=True)
+        add(entry, seed, run(entry, seed, options.data, options.work))
+
+
+if __name__ == "__main__":
+    main()
