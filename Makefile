@@ -13,10 +13,10 @@ ARGS ?=
 
 # Where a ROS 2 distribution is sourced its rclpy is used, which lives in the system's Python; else wheels from PyPI.
 ifdef ROS_DISTRO
-EXTRAS := sim,test
+EXTRAS := sim,pusht,test
 VENV_FLAGS := --system-site-packages
 else
-EXTRAS := ros,sim,test
+EXTRAS := ros,sim,pusht,test
 VENV_FLAGS :=
 endif
 
@@ -55,4 +55,5 @@ $(INSTALLED): constraints.txt setup.py | preflight
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	$(VENV)/bin/python -m pip install -c constraints.txt setuptools
 	$(VENV)/bin/python -m pip install -c constraints.txt --no-build-isolation -e ".[$(EXTRAS)]"
+	$(VENV)/bin/python -m pip install -c constraints.txt --no-deps gym-pusht
 	touch $@

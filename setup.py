@@ -52,6 +52,8 @@ setup(
         "bench": ["gymnasium-robotics"],
         # packaging: metaworld imports it and does not declare it.
         "sim": ["metaworld", "mujoco", "packaging"],
+        # What gym-pusht needs; itself it comes with --no-deps, since it asks for another build of OpenCV.
+        "pusht": ["pygame", "pymunk<7", "shapely"],
         "test": [
             "colcon-core", "colcon-ros", "hypothesis", "mcap-ros2-support", "mypy", "pytest", "pytest-cov",
             "pytest-timeout", "pytest-xdist", "ruff", "scipy", "types-pyyaml",

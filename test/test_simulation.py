@@ -246,7 +246,7 @@ def test_nothing_is_known_before_the_first_reset() -> None:
     ("metaworld:drawer-open", "drawer-open-v3"),
     ("metaworld:", "expected suite:task"),
     ("drawer-open-v3", "expected suite:task"),
-    ("libero:kitchen", "suites: metaworld"),
+    ("gibero:kitchen", "suites: metaworld"),
 ])
 def test_an_unknown_environment_is_named_with_what_there_is(name: str, hint: str) -> None:
     with pytest.raises(SimulationError, match=hint):

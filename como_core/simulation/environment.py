@@ -178,4 +178,9 @@ class _Suite:
 
 _SUITES = {suite.name: suite for suite in (
     _Suite("metaworld", "como_core.simulation.metaworld", ("mujoco", "metaworld"), "pip install -e '.[sim]'"),
+    # gym-pusht asks for opencv-python below 5, whose files would replace those of opencv-python-headless; it runs with
+    # both, so it is installed without what it asks for.
+    _Suite("pusht", "como_core.simulation.pusht", ("gym_pusht", "pymunk", "pygame", "shapely"),
+           "pip install -c constraints.txt -e '.[pusht]' && pip install -c constraints.txt --no-deps gym-pusht",
+           only_task="push-t"),
 )}
