@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import sys
@@ -31,7 +32,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import Trigger
 
-from como_core.action_chunk import Policy
+from como_core.action_chunk import Policy, history_of
 from como_core.config import nearest
 from como_core.control.blending import BLENDS
 from como_core.control.status import Settings
@@ -107,7 +108,8 @@ class PolicyNode(LifecycleNode):
         policy = self._load(folder, self._value("device"))
         require_same(policy.interface, interface, f"the checkpoint {folder}", str(path))
         switches = Switches(self._value("estop_topic"), self._value("deadman_topic"))
-        self._loop = PolicyLoop(self, policy, interface, self._settings(), switches, self._report)
+        settings = dataclasses.replace(self._settings(), history_s=history_of(policy))
+        self._loop = PolicyLoop(self, policy, interface, settings, switches, self._report)
         self._loop.controller.put_instruction(self._value("instruction") or None)
         # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.
         gc.collect()

@@ -311,6 +311,28 @@ def test_the_state_is_that_of_the_image_not_the_newest() -> None:
     assert buffer.snapshot().state == pytest.approx([1.0, 0, 0, 7])
 
 
+def test_earlier_pictures_are_those_of_their_time_and_the_first_one_stands_for_what_was_before() -> None:
+    buffer = ObservationBuffer(SAWYER, history_s=(0.1, 0.2))
+    for name in ("ee_pose", "gripper"):
+        buffer.put_state(name, 0.0, np.zeros(len(SAWYER.state[name].names), np.float32))
+
+    def put(number: int, stamp_s: float) -> None:
+        buffer.put_image("front", stamp_s, 0.0, lambda: np.full_like(PICTURE, number))
+
+    def seen() -> list[int]:
+        observation = buffer.snapshot().observation()
+        return [int(images["front"][0, 0, 0]) for images in (observation.images, *observation.past)]
+
+    put(0, 1.0)
+    assert seen() == [0, 0, 0]
+    for i in range(1, 10):
+        put(i, 1.0 + 0.05 * i + (0.004 if i == 7 else 0.0))  # a stamp that jitters is still that of its frame
+    assert seen() == [9, 7, 5]
+    put(10, 1.45)
+    assert seen() == [10, 7, 5], "a repeated stamp replaces its picture"
+    assert len(buffer._images["front"]) <= 6, "what no lag reaches is forgotten"
+
+
 class _Recorder:
     """A policy that is as slow as it is told and keeps what it saw."""
 

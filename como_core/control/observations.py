@@ -30,6 +30,7 @@ class Snapshot:
     images       camera name -> a call that decodes to uint8 [H, W, 3], RGB
     state        float32 [S] at stamp_s, or None where the interface has no state
     prefix       float32 [P, A] of actions that are carried out in any case, or None: Observation.prefix
+    past         the same as `images`, of earlier moments: Observation.past
     """
 
     stamp_s: float
@@ -38,29 +39,47 @@ class Snapshot:
     state: np.ndarray | None
     instruction: str | None
     prefix: np.ndarray | None = None
+    past: tuple[dict[str, Decode], ...] = ()
 
     def observation(self) -> Observation:
         """Decode. Raises ComoError, naming the topic, for an image that cannot be used."""
-        images = {name: decode() for name, decode in self.images.items()}
-        return Observation(self.stamp_s, images, self.state, self.instruction, self.prefix)
+        now, *past = ({name: decode() for name, decode in images.items()} for images in (self.images, *self.past))
+        return Observation(self.stamp_s, now, self.state, self.instruction, self.prefix, tuple(past))
+
+
+@dataclass(frozen=True)
+class _Image:
+    stamp_s: float
+    arrival_s: float
+    decode: Decode
 
 
 class ObservationBuffer:
-    """The newest image of every camera and a short history of every state stream. Not thread-safe: its owner locks."""
+    """The last images of every camera and a short history of every state stream. Not thread-safe: its owner locks.
 
-    def __init__(self, interface: Interface) -> None:
-        self._interface = interface
+    history_s  how long before the newest image those of `Snapshot.past` are, in seconds
+    """
+
+    def __init__(self, interface: Interface, history_s: tuple[float, ...] = ()) -> None:
+        self._interface, self._history_s = interface, history_s
         self.instruction: str | None = None
         self.clear()
 
     def clear(self) -> None:
         """Forget images and states; the instruction stays."""
-        self._images: dict[str, tuple[float, float, Decode]] = {}
+        self._images: dict[str, deque[_Image]] = {}
         self._states: dict[str, deque[tuple[float, np.ndarray]]] = {
             name: deque(maxlen=_HISTORY) for name in self._interface.state}
 
     def put_image(self, name: str, stamp_s: float, arrival_s: float, decode: Decode) -> None:
-        self._images[name] = (stamp_s, arrival_s, decode)
+        images = self._images.setdefault(name, deque())
+        while images and images[-1].stamp_s >= stamp_s:
+            images.pop()  # repeated or reordered: the one that came last counts
+        images.append(_Image(stamp_s, arrival_s, decode))
+        # One image at least as old as the longest lag is kept, and all since.
+        horizon_s = stamp_s - max(self._history_s, default=0.0)
+        while len(images) > 1 and images[1].stamp_s <= horizon_s:
+            images.popleft()
 
     def put_state(self, name: str, stamp_s: float, values: np.ndarray) -> None:
         history = self._states[name]
@@ -83,13 +102,21 @@ class ObservationBuffer:
         missing += [n for n in self._interface.state if not self._states[n]]
         if missing:
             raise ComoError(f"no observation without stream {missing[0]!r}: nothing has arrived on it")
-        stamp_s, arrival_s, _ = max(self._images.values(), key=lambda image: image[0])
+        newest = max((images[-1] for images in self._images.values()), key=lambda image: image.stamp_s)
+        stamp_s = newest.stamp_s
         state = None
         if self._interface.state:
             values = {name: _at(history, stamp_s) for name, history in self._states.items()}
             state = state_vector(self._interface, values)
-        decoders = {name: image[2] for name, image in self._images.items()}
-        return Snapshot(stamp_s, arrival_s, decoders, state, self.instruction)
+        now, *past = ({name: _last_before(images, stamp_s - lag_s).decode for name, images in self._images.items()}
+                      for lag_s in (0.0, *self._history_s))
+        return Snapshot(stamp_s, newest.arrival_s, now, state, self.instruction, past=tuple(past))
+
+
+def _last_before(images: deque[_Image], stamp_s: float) -> _Image:
+    """The newest image of `stamp_s` or before; the oldest one where there is none, as training repeats the first."""
+    half_frame_s = 0.5 * (images[-1].stamp_s - images[-2].stamp_s) if len(images) > 1 else 0.0
+    return next((image for image in reversed(images) if image.stamp_s <= stamp_s + 0.5 * half_frame_s), images[0])
 
 
 def _at(history: deque[tuple[float, np.ndarray]], stamp_s: float) -> np.ndarray:

@@ -16,7 +16,7 @@ class Senses:
     def __init__(self, interface: Interface, settings: Settings) -> None:
         self._interface, self._settings = interface, settings
         self._ages = StreamAges(interface.max_age_s, settings.wall_rate, settings.margin_s)
-        self._buffer = ObservationBuffer(interface)
+        self._buffer = ObservationBuffer(interface, settings.history_s)
         self._state_wait_s = max((1 / stream.rate_hz for stream in interface.state.values()), default=0.0)
         self._half_frame_s = 0.5 / max(camera.rate_hz for camera in interface.cameras.values())
 

@@ -34,6 +34,7 @@ class Settings:
     margin_s        a stream counts as stale this much before its max_age_s: two periods of whoever calls `check`
     deadman_max_age_s  a deadman switch must be held and heard within this; None where there is none
     estop_required  nothing is commanded until the e-stop has been heard
+    history_s       how long before the newest images the policy sees earlier ones, in seconds
     """
 
     replan_hz: float = 10.0
@@ -45,6 +46,7 @@ class Settings:
     ensemble_decay: float = 0.01
     deadman_max_age_s: float | None = None
     estop_required: bool = False
+    history_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
