@@ -22,7 +22,8 @@ import torch
 
 from benchmarks import motion_data
 from benchmarks.motion_conditions import CONDITIONS, changed
-from benchmarks.results import Results, Row, cell
+from benchmarks.motion_pages import pages
+from benchmarks.results import Results, Row
 from como_core.episode import Episode
 from como_core.motion.config import MotionConfig, load_preset, presets, with_options
 from como_core.motion.measure.evaluate import Measures, evaluate
@@ -103,24 +104,6 @@ def _by_task(episodes: list[Episode]) -> dict[str, list[Episode]]:
     return found
 
 
-def markdown(rows: list[Row], split: str = "test") -> str:
-    """The main table of a split."""
-    cells: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        if row["split"] == split:
-            name = row["preset"] if row["features"] == "z" else row["features"]
-            cells[name, row["metric"]] = row
-    names = list(dict.fromkeys(name for name, _ in cells))
-    names.sort(key=lambda name: -cells.get((name, "r2"), {"mean": -9})["mean"])
-    metrics = ("lp_mse", "r2", "mlp_r2", "s_pcfc", "s_pcfc_centred")
-    lines = ["| z of | LP-MSE | R2, linear | R2, MLP | S-PCFC | centred | seeds |", "|---|---|---|---|---|---|---|"]
-    for name in names:
-        if (name, "r2") in cells:
-            shown = [cell(cells.get((name, metric))) for metric in metrics]
-            lines.append(f"| {name} | {' | '.join(shown)} | {cells[name, 'r2']['seeds']} |")
-    return "\n".join(lines)
-
-
 def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
     done = RESULTS.done()
     chosen = groups() if options.group is None else {options.group: groups()[options.group]}
@@ -145,8 +128,8 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     options = parser.parse_args()
     if options.show:
-        for split in EVERYWHERE:
-            print(f"\n{split}\n\n{markdown(RESULTS.averaged(), split)}")
+        names = {group: [entry.name for entry in entries] for group, entries in groups().items()}
+        print(pages(RESULTS.averaged(), names, EVERYWHERE))
         return
     if options.data is None or options.work is None:
         parser.error("--data and --work are needed to run")

@@ -92,7 +92,8 @@ def _average(same: list[Row]) -> Row:
     error = 1.96 * means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
     width, mean = float(np.hypot(half, error)), float(means.mean())
     verdicts = sorted({row["verdict"] for row in same if row["verdict"]})
-    row = {**same[0], "mean": mean, "low": mean - width, "high": mean + width, "seeds": len(same),
+    high = min(mean + width, 1.0) if same[0]["metric"].endswith("r2") else mean + width
+    row = {**same[0], "mean": mean, "low": mean - width, "high": high, "seeds": len(same),
            "verdict": "/".join(verdicts) or None, "command": same[0]["command"].rpartition(" --seed")[0]}
     row.pop("seed")
     return row

@@ -1,0 +1,87 @@
+"""The tables of docs/motion.md, as Markdown, from the rows of results/motion_table.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.results import Row, cell
+
+_METRICS = {"lp_mse": "LP-MSE", "r2": "R2, linear", "mlp_r2": "R2, MLP", "s_pcfc": "S-PCFC",
+            "s_pcfc_centred": "centred"}
+_AUDIT = {"gain_in_pixels": "reconstruction gain", "shuffle_gap": "shuffle gap", "transfer": "transfer",
+          "composition": "composition error", "static_pairs": "z of a still picture", "reversal": "reversal",
+          "appearance": "appearance"}
+_TRUE = "true motion"
+
+
+def pages(rows: list[Row], groups: Mapping[str, Sequence[str]], splits: Sequence[str]) -> str:
+    """Every table: the presets on the test split, on what training never saw, their audit, and each further group."""
+    found = {(row["preset"], row["split"], row["features"], row["metric"]): row for row in rows}
+    main = [name for name in groups["main"] if (name, "test", "z", "r2") in found]
+    main.sort(key=lambda name: -found[name, "test", "z", "r2"]["mean"])
+    parts = [_main(found, main), _zero_shot(found, main, splits), _audit(found, main)]
+    for group, names in groups.items():
+        there = [name for name in names if (name, "test", "z", "r2") in found]
+        if group != "main" and there:
+            parts.append(f"{group}\n\n{_group(found, there, splits)}")
+    return "\n\n".join(parts)
+
+
+def _main(found: dict[tuple[str, ...], Row], names: Sequence[str]) -> str:
+    lines = [_head(["z of", "seeds", *_METRICS.values()])]
+    for name in names:
+        cells = [cell(found.get((name, "test", "z", metric))) for metric in _METRICS]
+        lines.append(_line([name, str(found[name, "test", "z", "r2"]["seeds"]), *cells]))
+    best = names[0]
+    for features in _references(found, best, "test"):
+        cells = [cell(found.get((best, "test", features, metric))) for metric in _METRICS]
+        lines.append(_line([features, "", *cells]))
+    return "\n".join(lines)
+
+
+def _zero_shot(found: dict[tuple[str, ...], Row], names: Sequence[str], splits: Sequence[str]) -> str:
+    others = [split for split in splits if split != "test"]
+    lines = [_head(["R2, linear", *others])]
+    lines += [_line([name, *(cell(found.get((name, split, "z", "r2"))) for split in others)]) for name in names]
+    best = names[0]
+    lines += [_line([features, *(cell(found.get((best, split, features, "r2"))) for split in others)])
+              for features in _references(found, best, "test")]
+    return "\n".join(lines)
+
+
+def _audit(found: dict[tuple[str, ...], Row], names: Sequence[str]) -> str:
+    lines = [_head(["leakage audit", *_AUDIT.values()])]
+    for name in names:
+        rows = [found.get((name, "test", "z", metric)) for metric in _AUDIT]
+        lines.append(_line([name, *(_with_verdict(row) for row in rows)]))
+    return "\n".join(lines)
+
+
+def _group(found: dict[tuple[str, ...], Row], names: Sequence[str], splits: Sequence[str]) -> str:
+    there = [split for split in splits if any((name, split, "z", "r2") in found for name in names)]
+    lines = [_head(["R2, linear", "seeds", *there, "true motion", "S-PCFC centred"])]
+    for name in names:
+        cells = [cell(found.get((name, split, "z", "r2"))) for split in there]
+        truth = cell(found.get((name, "test", _TRUE, "r2")))
+        lines.append(_line([name, str(found[name, "test", "z", "r2"]["seeds"]), *cells, truth,
+                            cell(found.get((name, "test", "z", "s_pcfc_centred")))]))
+    return "\n".join(lines)
+
+
+def _references(found: dict[tuple[str, ...], Row], name: str, split: str) -> list[str]:
+    """What stands beside z, best first."""
+    there = {features: row["mean"] for (preset, where, features, metric), row in found.items()
+             if (preset, where, metric) == (name, split, "r2") and features != "z"}
+    return sorted(there, key=lambda features: -there[features])
+
+
+def _with_verdict(row: Row | None) -> str:
+    return "" if row is None else f"{row['mean']:.2f}{', ' + row['verdict'] if row['verdict'] else ''}"
+
+
+def _head(titles: Sequence[str]) -> str:
+    return _line(titles) + "\n|" + "---|" * len(titles)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
