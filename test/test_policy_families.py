@@ -205,3 +205,19 @@ def test_the_guard_tells_helpful_video_from_harmful(honest: bool, tmp_path: Path
 def test_the_guard_is_silent_where_nothing_can_be_left_out(tmp_path: Path) -> None:
     given = settings("diffusion", "decoded", guard_steps=5)
     assert train(demonstrations(1), videos(), INTERFACE, given, tmp_path).verdict is None
+
+
+def test_motion_is_learnt_without_any_label_and_gone_on_with(tmp_path: Path) -> None:
+    given = config("heads", steps=60)
+    motion = train([], videos(6), INTERFACE, given, tmp_path / "motion")
+    asked = Observation(0.0, {"front": picture(np.array([0.5, 0.5]))}, None, "left")
+    with pytest.raises(ComoError, match="without any action.*--start-from"):
+        load_policy(motion.directory).predict(asked)
+    begun = train(demonstrations(2), videos(6), INTERFACE, given, tmp_path / "begun", start_from=motion.directory)
+    fresh = train(demonstrations(2), videos(6), INTERFACE, given, tmp_path / "fresh")
+    assert begun.history.terms["latent"][0] < 0.8 * fresh.history.terms["latent"][0], "it begins where motion ended"
+    assert load_policy(begun.directory).predict(asked).values.shape == (4, 3)
+    with pytest.raises(ComoError, match="no demonstrations"):
+        train([], videos(), INTERFACE, config("decoded"), tmp_path / "decoded")
+    with pytest.raises(ComoError, match="different runs|another"):
+        train(demonstrations(2), [], INTERFACE, config("none"), tmp_path / "other", start_from=motion.directory)

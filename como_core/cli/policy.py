@@ -19,6 +19,7 @@ def train(
     steps: int | None = None,
     seed: int | None = None,
     cache: Path | None = None,
+    start_from: Path | None = None,
 ) -> None:
     """Train a policy on a few demonstrations and any amount of relabelled video.
 
@@ -37,11 +38,12 @@ def train(
             actions and one for latents) or joint (both predicted together); the preset's where not given, and none
             where there are no videos.
         labels: Share of the demonstrations of each instruction whose actions are read, 0 to 1; the others are video,
-            if they have latents.
+            if they have latents. With 0 (modes heads and joint) it learns motion and no action, to start from.
         interface: The robot's interface YAML; the one inside the bags where not given.
         steps: Training steps; the preset's where not given.
         seed: Of the weights and batches; the preset's where not given.
         cache: Folder for decoded frames, to share between runs; OUTPUT/cache where not given.
+        start_from: A policy of the same network whose weights training begins with.
     """
     import shlex
     import sys
@@ -59,7 +61,8 @@ def train(
     labelled, freed = keep_labels(data.demonstrations, labels)
     if len(labelled) < len(data.demonstrations):
         print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
-    trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache)
+    trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache,
+                  start_from)
     for line in trained.notes():
         print(line)
     print(f"policy in {output}; next: como policy eval {output} --env metaworld:drawer-open-v3 --trials 50")

@@ -20,7 +20,7 @@ from como_core.policy.config import PolicyConfig
 from como_core.policy.model import PolicyModel, Sizes
 from como_core.policy.normaliser import Normaliser
 from como_core.policy.text import Text, TextError, make_text
-from como_core.training.checkpoint import load_checkpoint, save_checkpoint
+from como_core.training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 
 
 class PolicyError(ComoError, ValueError):
@@ -29,10 +29,13 @@ class PolicyError(ComoError, ValueError):
 
 @dataclass(frozen=True)
 class TrainedConfig:
-    """config.yaml of a policy's checkpoint: how it was trained, and the instructions that it knows."""
+    """config.yaml of a policy's checkpoint: how it was trained, the instructions that it knows, and on how many
+    demonstrations: with none it knows motion and no action.
+    """
 
     policy: PolicyConfig
     instructions: tuple[str, ...]
+    demonstrations: int = 1
 
 
 class TrainedPolicy:
@@ -79,6 +82,9 @@ class TrainedPolicy:
 
     def predict_batch(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """The chunks for several observations, all with a prefix of one length or none. Raises as `predict` does."""
+        if not self._config.demonstrations:
+            raise PolicyError(f"{self._source} was trained without any action: it knows motion, not how to act; go on "
+                              f"from it with demonstrations: como policy train --start-from {self._source} ...")
         given = [self._inputs(observation) for observation in observations]
         inputs = {name: torch.cat([one[name] for one in given]).to(self._device) for name in given[0]}
         found = self._model.sample(inputs, self._prefix(observations)).float().cpu().numpy()
@@ -148,6 +154,15 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Tr
     model = build_model(found.config, found.interface, normaliser)
     _load_tensors(model, found.tensors, directory)
     return TrainedPolicy(model, found.config, found.interface, normaliser, str(directory), device)
+
+
+def load_weights(model: PolicyModel, directory: str | Path) -> str:
+    """Put the weights of another checkpoint into `model`, and give their sha256.
+
+    Raises CheckpointError where there is none, PolicyError where its network is another one.
+    """
+    _load_tensors(model, load_checkpoint(directory, TrainedConfig).tensors, directory)
+    return weights_digest(model)
 
 
 def text_of(config: TrainedConfig) -> Text:

@@ -65,10 +65,14 @@ class Normaliser:
             raise ComoError("no measured action in the demonstrations: expected an episode or more with commands")
         states = [e.state for e in episodes if e.state is not None]
         with_state = len(states) == len(episodes)
-        found = [e.latent if e.confidence is None else e.latent[e.confidence > 0]
-                 for e in latents if e.latent is not None]
         return cls(Affine.fit(actions), Affine.fit(np.concatenate(states)) if with_state else None,
-                   Affine.fit(np.concatenate(found)) if found else None)
+                   _of_latents(latents))
+
+    @classmethod
+    def without_actions(cls, space: ActionSpace, latents: Sequence[Episode]) -> Normaliser:
+        """Of latents alone; actions pass as they are."""
+        return cls(Affine(np.zeros(space.size, np.float32), np.ones(space.size, np.float32)), None,
+                   _of_latents(latents))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists for normaliser.json."""
@@ -80,6 +84,11 @@ class Normaliser:
         """The inverse of `to_dict`. Raises ComoError where a key or a length does not fit."""
         return cls(_affine(data, "action"), *(_affine(data, name) if name in data else None
                                               for name in ("state", "latent")))
+
+
+def _of_latents(episodes: Sequence[Episode]) -> Affine | None:
+    found = [e.latent if e.confidence is None else e.latent[e.confidence > 0] for e in episodes if e.latent is not None]
+    return Affine.fit(np.concatenate(found)) if found else None
 
 
 def _affine(data: Mapping[str, Any], key: str) -> Affine:

@@ -22,7 +22,7 @@ from como_core.formats.cache import FrameCache
 from como_core.interface import Interface
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.card import write_card
-from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy, text_of
+from como_core.policy.checkpoint import TrainedConfig, build_model, load_weights, save_policy, text_of
 from como_core.policy.config import PolicyConfig
 from como_core.policy.cotraining import CotrainingMode, Video, prepare_video
 from como_core.policy.data import CameraStack, Windows, WindowShape, check_demonstrations, vocabulary
@@ -59,37 +59,46 @@ class Trained:
 
 
 def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface, config: PolicyConfig,
-          out: str | Path, command: str = "", cache: str | Path | None = None) -> Trained:
+          out: str | Path, command: str = "", cache: str | Path | None = None,
+          start_from: str | Path | None = None) -> Trained:
     """Train and write a checkpoint into `out`; run again, it resumes, and a finished run returns at once.
 
-    demonstrations  episodes with measured actions; with latents too where the co-training mode decodes
+    demonstrations  episodes with measured actions; with latents too where the co-training mode decodes. None where it
+                    predicts latents: then the policy learns motion and no action, for others to start from
     videos          episodes with latents; their actions, if they have any, are not read; unused when the mode is "none"
     command         what was typed, for the card
     cache           folder of decoded pictures, which runs on the same files may share; out/cache where None
+    start_from      checkpoint of the same network, whose weights training begins with
 
     Raises ComoError, naming the file, for an episode that does not fit the interface, the policy or the labels.
     """
-    check_demonstrations(demonstrations, interface, config.observation.state)
+    if demonstrations or not config.cotraining.predicts_latents:
+        check_demonstrations(demonstrations, interface, config.observation.state)
     video = prepare_video(demonstrations, videos, interface, config.cotraining)
     given = [*demonstrations, *(video.episodes if video else [])]
     frames, held = camera_stack(given, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
-    demonstrations = [given[i] for i in held if i < len(demonstrations)]
-    check_demonstrations(demonstrations, interface, config.observation.state)
+    labelled = len(demonstrations)
+    demonstrations = [given[i] for i in held if i < labelled]
+    if labelled:
+        check_demonstrations(demonstrations, interface, config.observation.state)
     filmed = [given[i] for i in held[len(demonstrations):]]
     verdict = _watch(demonstrations, filmed, frames, interface, config, Path(out)) if filmed else None
     trained, normaliser = _settle(config, [*demonstrations, *filmed], demonstrations, interface)
-    model, history = _learn(demonstrations, filmed, frames, trained, normaliser, interface, Path(out), "policy")
+    model, history = _learn(demonstrations, filmed, frames, trained, normaliser, interface, Path(out), "policy",
+                            start_from)
     card = write_card(trained, demonstrations, video, verdict, history, command)
     return Trained(save_policy(out, model, trained, interface, normaliser, card), history, video, verdict)
 
 
 def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, trained: TrainedConfig,
-           normaliser: Normaliser, interface: Interface, out: Path, title: str) -> tuple[PolicyModel, History]:
+           normaliser: Normaliser, interface: Interface, out: Path, title: str,
+           start_from: str | Path | None = None) -> tuple[PolicyModel, History]:
     draw = batches(demonstrations, filmed, trained, interface, normaliser, frames)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trained.policy.training.seed)
         model = build_model(trained, interface, normaliser)
-    identity = {"policy": trained, "data": _digest([*demonstrations, *filmed])}
+    begun = load_weights(model, start_from) if start_from is not None else ""
+    identity = {"policy": trained, "data": _digest([*demonstrations, *filmed]), "start": begun}
     return model, fit(model, draw, loss, trained.policy.training, out, title, identity)
 
 
@@ -128,13 +137,16 @@ def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
 def _settle(config: PolicyConfig, episodes: Sequence[Episode], demonstrations: Sequence[Episode],
             interface: Interface) -> tuple[TrainedConfig, Normaliser]:
     """What only the data can tell: instructions, the text encoder's hash, scales."""
-    trained = TrainedConfig(config, vocabulary(episodes))
+    trained = TrainedConfig(config, vocabulary(episodes), len(demonstrations))
     sha256 = text_of(trained).sha256
     text = dataclasses.replace(config.observation.text, sha256=sha256)
     trained = dataclasses.replace(trained, policy=dataclasses.replace(
         config, observation=dataclasses.replace(config.observation, text=text)))
     latents = episodes if config.cotraining.predicts_latents else ()
-    return trained, Normaliser.fit(demonstrations, ActionSpace.of(interface), latents)
+    space = ActionSpace.of(interface)
+    if not demonstrations:
+        return trained, Normaliser.without_actions(space, latents)
+    return trained, Normaliser.fit(demonstrations, space, latents)
 
 
 def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, cache: Path
@@ -166,9 +178,11 @@ def batches(demonstrations: Sequence[Episode], video: Sequence[Episode], trained
     boundary = sum(len(e) for e in demonstrations)
     labelled, filmed = windows.starts[windows.starts < boundary], windows.starts[windows.starts >= boundary]
     from_video = round(config.cotraining.video_share * config.training.batch_size) if len(filmed) else 0
+    from_video = from_video if len(labelled) else config.training.batch_size
 
     def draw(rng: np.random.Generator) -> dict[str, Any]:
-        starts = [rng.choice(labelled, config.training.batch_size - from_video)]
+        mine = config.training.batch_size - from_video
+        starts = [rng.choice(labelled, mine)] if mine else []
         starts += [rng.choice(filmed, from_video)] if from_video else []
         return windows.batch(np.concatenate(starts), config.shift_px, rng)
 
