@@ -52,6 +52,7 @@ setup(
         "bench": ["gymnasium-robotics"],
         # packaging: metaworld imports it and does not declare it.
         "sim": ["metaworld", "mujoco", "packaging"],
+        "libero": ["hf-libero"],
         # What gym-pusht needs; itself it comes with --no-deps, since it asks for another build of OpenCV.
         "pusht": ["pygame", "pymunk<7", "shapely"],
         "test": [

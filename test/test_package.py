@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 NODES = ("sim_node", "expert_node", "recorder_node", "policy_node")
 # Import name -> the distribution that brings it, where the two differ.
 _DISTRIBUTION = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "backports": "backports.zstd",
-                 "compression": "backports.zstd"}
+                 "compression": "backports.zstd", "libero": "hf-libero"}
 _ROS_PACKAGE = re.compile(r"rclpy|launch\w*|cv_bridge|\w+_(msgs|srvs|interfaces)")
 FIND = "from como_core.resources import resource; print(resource('config/interfaces/metaworld.yaml'))"
 

@@ -122,7 +122,11 @@ class _Plan:
         interface = load_policy(policy).interface  # what is damaged or does not fit is refused before any process
         for env in self.envs:
             check_env(env)
-        env_for(interface, self.envs[0]).close()
+        first = env_for(interface, self.envs[0])
+        first.close()
+        if first.starts is not None and len(self.seeds) > first.starts:
+            raise ComoError(f"--trials {len(self.seeds)}: {first.name} has {first.starts} start states; trying one "
+                            "twice tells nothing new")
         log = TrialLog(folder / LOG, {"policy_sha256": sha256_of(policy / TENSORS), **self._conditions()})
         return run_trials(partial(load_policy, policy, self.device), self.envs, self.seeds, processes=self.processes,
                           horizon_s=self.horizon_s, log=log, films=folder / "films" if films else None,

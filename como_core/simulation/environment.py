@@ -37,6 +37,7 @@ class Env(Protocol):
     camera       name of the first camera in the interface
     period_s     simulated seconds of one `step`
     time_limit_s seconds after which the suite counts a trial as failed
+    starts       how many different start states there are, None where every seed gives another
     """
 
     name: str
@@ -45,6 +46,7 @@ class Env(Protocol):
     camera: str
     period_s: float
     time_limit_s: float
+    starts: int | None
 
     def reset(self, seed: int) -> None:
         """Go to the start state of `seed`: the same bits each time, whatever was done before."""
@@ -183,4 +185,5 @@ _SUITES = {suite.name: suite for suite in (
     _Suite("pusht", "como_core.simulation.pusht", ("gym_pusht", "pymunk", "pygame", "shapely"),
            "pip install -c constraints.txt -e '.[pusht]' && pip install -c constraints.txt --no-deps gym-pusht",
            only_task="push-t"),
+    _Suite("libero", "como_core.simulation.libero", ("libero", "robosuite"), "pip install -e '.[libero]'"),
 )}

@@ -59,6 +59,7 @@ class MetaWorld:
 
     period_s = STEPS_PER_PERIOD * STEP_S
     time_limit_s = 4.0
+    starts: int | None = None
 
     def __init__(self, task: str, size: int = 64, views: Mapping[str, str] | None = None) -> None:
         if task not in TASKS:

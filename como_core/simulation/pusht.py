@@ -34,6 +34,7 @@ class PushT:
     camera = "top"
     period_s = 0.1
     time_limit_s = 30.0
+    starts: int | None = None
 
     def __init__(self, task: str, size: int = 96, views: Mapping[str, str] | None = None) -> None:
         if task not in TASKS:
