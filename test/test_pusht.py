@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from como_core.action_chunk import ActionChunk, Observation
+from como_core.simulation.dataset import attempt, collect_episode, record_demonstrations
 from como_core.simulation.environment import Env, SimulationError, make_env
 from como_core.simulation.rollout import rollout, run_trials
 from como_core.simulation.trial import TrialRun
@@ -116,6 +117,29 @@ def test_trials_run_as_in_any_other_environment() -> None:
     assert np.linalg.norm(end - [0.256, 0.256]) < np.linalg.norm(start - [0.256, 0.256])
     one, two = (run_trials(Pushing, ["pusht:"], [1, 2, 3], processes=1, batch=batch, horizon_s=1.0) for batch in (1, 3))
     assert one == two and [trial.duration_s for trial in one] == [1.0] * 3
+
+
+def test_the_expert_puts_the_block_onto_its_mark_whatever_the_start() -> None:
+    env = make_env("pusht:")
+    tries = [attempt(env, seed, noise_std=0.1) for seed in range(6)]
+    assert sum(done.success for done in tries) >= 5
+    assert all(done.actions.min() >= 0.0 and done.actions.max() <= 0.512 for done in tries)
+
+
+def test_demonstrations_are_the_same_each_time_and_hold_what_was_seen() -> None:
+    (episode,) = record_demonstrations(["pusht:"], [5], processes=1, size=48)
+    assert episode.action is not None and episode.state is not None
+    again = collect_episode(make_env("pusht:", 48), 5)
+    assert again.action is not None
+    np.testing.assert_array_equal(episode.action, again.action)
+    env = make_env("pusht:", 48)
+    env.reset(5)
+    for step, action in enumerate(episode.action):
+        np.testing.assert_array_equal(episode.images["top"][step], env.render())
+        np.testing.assert_array_equal(episode.state[step], env.state())
+        env.step(action)
+    assert env.success
+    assert episode.instruction == "push the T-shaped block onto its mark"
 
 
 @pytest.mark.parametrize("action", [np.zeros(3), np.array([0.1, np.nan])])

@@ -21,7 +21,6 @@ from como_core.simulation.environment import Env, SimulationError, make_env
 from como_core.simulation.experts import NOISE_STD_RANGE, Expert
 from como_core.training.progress import Progress
 
-HORIZON_PERIODS = 160  # 4 s; most experts are done after 1 s, the noisiest after 3.5 s
 AFTER_SUCCESS_PERIODS = 4
 TRIES_PER_START = 6  # with other noise each, before another start state takes the place of a hopeless one
 STARTS = 3
@@ -39,8 +38,10 @@ class Attempt:
 
 
 def attempt(env: Env, seed: int, noise_std: float | None = None, number: int = 0,
-            horizon: int = HORIZON_PERIODS) -> Attempt:
+            horizon: int | None = None) -> Attempt:
     """Drive the expert until just after success, or for `horizon` periods, without pictures.
+
+    Without a horizon the suite's time limit is it; Meta-World's experts are done after 1 s, the noisiest after 3.5 s.
 
     noise_std is a share of full speed; None draws it evenly from NOISE_STD_RANGE. `number` chooses other noise.
     """
@@ -49,7 +50,7 @@ def attempt(env: Env, seed: int, noise_std: float | None = None, number: int = 0
     expert = Expert(env.name, std, int(rng.integers(2**32)))
     env.reset(seed)
     actions: list[np.ndarray] = []
-    left = horizon
+    left = _periods(env, horizon)
     while left > 0:
         actions.append(expert.act(env.privileged()))
         env.step(actions[-1])
@@ -60,17 +61,20 @@ def attempt(env: Env, seed: int, noise_std: float | None = None, number: int = 0
 def render_attempt(env: Env, done: Attempt) -> Episode:
     """Run the actions of an attempt again, now with pictures and state; step t is what was seen before action t."""
     env.reset(done.seed)
-    images, states = [], []
+    images: dict[str, list[np.ndarray]] = {camera: [] for camera in env.interface.cameras}
+    states = []
     for action in done.actions:
-        images.append(env.render())
+        for camera, seen in images.items():
+            seen.append(env.render(camera))
         states.append(env.state())
         env.step(action)
-    return Episode(timestamps=np.arange(len(images)) * env.period_s, images={env.camera: np.stack(images)},
+    return Episode(timestamps=np.arange(len(states)) * env.period_s,
+                   images={camera: np.stack(seen) for camera, seen in images.items()},
                    source=f"{env.name}#{done.seed}", state=np.stack(states), action=done.actions,
                    instruction=env.instruction)
 
 
-def collect_episode(env: Env, seed: int, noise_std: float | None = None, horizon: int = HORIZON_PERIODS) -> Episode:
+def collect_episode(env: Env, seed: int, noise_std: float | None = None, horizon: int | None = None) -> Episode:
     """A successful noisy demonstration from the start state of `seed`: the same one each time it is asked for.
 
     The stored action is the one that was executed, noise included. Failures are dropped before any picture is made and
@@ -84,16 +88,17 @@ def collect_episode(env: Env, seed: int, noise_std: float | None = None, horizon
             if done.success:
                 return render_attempt(env, done)
     raise SimulationError(f"{env.name}: the expert failed in all {STARTS * TRIES_PER_START} attempts from seed {seed}, "
-                          f"each of {horizon * env.period_s:.1f} s; give less noise or a longer horizon")
+                          f"each of {_periods(env, horizon) * env.period_s:.1f} s; give less noise or a longer horizon")
 
 
 def record_demonstrations(tasks: Sequence[str], seeds: Sequence[int], processes: int = 2, size: int = 64,
                           noise_std: float | None = None) -> list[Episode]:
     """Labelled demonstrations in memory, for probes and experiments: each seed of each task, in that order.
 
-    tasks are Meta-World names such as "drawer-open-v3". Raises SimulationError as `make_env` and `collect_episode` do.
+    tasks are Meta-World names such as "drawer-open-v3", or environments such as "pusht:". Raises SimulationError as
+    `make_env` and `collect_episode` do.
     """
-    jobs = [_Job(f"metaworld:{task}", seed) for task in tasks for seed in seeds]
+    jobs = [_Job(task if ":" in task else f"metaworld:{task}", seed) for task in tasks for seed in seeds]
     found: dict[_Job, Episode] = {}
     with Progress(len(jobs), "demonstrations", unit="episodes") as progress:
         for job, episode in run_jobs(partial(_Demonstrator, size, noise_std), jobs, processes):
@@ -115,6 +120,10 @@ def render_videos(tasks: Sequence[str], seeds: Sequence[int], out: Path, process
         for _ in run_jobs(partial(_Filmer, size), missing, processes):
             progress.advance()
     return [job.video for job in jobs]
+
+
+def _periods(env: Env, horizon: int | None) -> int:
+    return round(env.time_limit_s / env.period_s) if horizon is None else horizon
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from typing import Protocol
 
 import numpy as np
 
-from como_core.simulation.environment import SimulationError
+from como_core.simulation.environment import SimulationError, check_env
 from como_core.simulation.graphics import select_backend
 
 NOISE_MEMORY = 0.7  # correlation of the noise from one control period to the next
@@ -15,7 +16,7 @@ GRIPPER_NOISE = 0.2  # share of the noise that reaches the gripper
 
 
 class Expert:
-    """The scripted expert of one environment; it needs no simulator of its own, only `Env.privileged()`.
+    """The scripted expert of one environment; it needs no more of its simulator than `Env.privileged()`.
 
     noise_std is a share of full speed (0 is the bare script); `seed` makes the noise reproducible.
     Raises SimulationError where the environment has no expert.
@@ -23,8 +24,25 @@ class Expert:
 
     def __init__(self, env: str, noise_std: float = 0.0, seed: int | tuple[int, ...] = 0) -> None:
         suite, _, task = env.partition(":")
-        if suite != "metaworld":
-            raise SimulationError(f"no scripted expert for {env!r}: only suite 'metaworld' has them")
+        if suite not in ("metaworld", "pusht"):
+            raise SimulationError(f"no scripted expert for {env!r}: only suites 'metaworld' and 'pusht' have them")
+        rng = np.random.default_rng(seed)
+        self._script: _Script = (_MetaWorld(task, noise_std, rng) if suite == "metaworld"
+                                 else _PushT(env, noise_std, rng))
+
+    def act(self, privileged: np.ndarray) -> np.ndarray:
+        """The noisy action for one control period, float32 [A], in the units of the environment's interface."""
+        return self._script.act(privileged)
+
+
+class _Script(Protocol):
+    def act(self, privileged: np.ndarray) -> np.ndarray: ...
+
+
+class _MetaWorld:
+    """Meta-World's own script: [vx, vy, vz, gripper] in m/s and [0, 1]."""
+
+    def __init__(self, task: str, noise_std: float, rng: np.random.Generator) -> None:
         select_backend()  # before anything below imports MuJoCo
         from metaworld.policies import ENV_POLICY_MAP
 
@@ -35,10 +53,9 @@ class Expert:
         script: type = ENV_POLICY_MAP[task]
         self._script = script()
         self._full_speed_m_s = world.FULL_SPEED_M_S
-        self._noise = _SlowNoise(noise_std, np.random.default_rng(seed))
+        self._noise = _SlowNoise(noise_std * np.array([1.0, 1.0, 1.0, GRIPPER_NOISE]), rng)
 
     def act(self, privileged: np.ndarray) -> np.ndarray:
-        """The noisy action [vx, vy, vz, gripper] in m/s and [0, 1], float32 [4], for one control period."""
         with warnings.catch_warnings():  # the scripts ask for more than full speed on purpose
             warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
             effort = np.clip(self._script.get_action(np.asarray(privileged, np.float64)), -1.0, 1.0)
@@ -46,14 +63,31 @@ class Expert:
         return np.append(effort[:3] * self._full_speed_m_s, (effort[3] + 1.0) / 2.0).astype(np.float32)
 
 
-class _SlowNoise:
-    """AR(1) noise of unit memory NOISE_MEMORY and stationary deviation `std`, [4] per draw."""
+class _PushT:
+    """Our own: [x, y] in metres."""
 
-    def __init__(self, std: float, rng: np.random.Generator) -> None:
-        self._std = std * np.array([1.0, 1.0, 1.0, GRIPPER_NOISE])
+    def __init__(self, env: str, noise_std: float, rng: np.random.Generator) -> None:
+        check_env(env)
+        from como_core.simulation.pusht import BOARD_M, M_PER_PIXEL
+        from como_core.simulation.pusht_expert import NOISE_PX, PushTExpert
+
+        self._board_m = BOARD_M
+        self._noise = _SlowNoise(np.full(2, noise_std * NOISE_PX * M_PER_PIXEL), rng)
+        self._expert = PushTExpert(rng)
+
+    def act(self, privileged: np.ndarray) -> np.ndarray:
+        return np.clip(self._expert.act(privileged) + self._noise.draw(), 0.0, self._board_m).astype(np.float32)
+
+
+class _SlowNoise:
+    """AR(1) noise of memory NOISE_MEMORY and stationary deviations `std`, [A] per draw."""
+
+    def __init__(self, std: np.ndarray, rng: np.random.Generator) -> None:
+        self._std = std
         self._rng = rng
-        self._value = rng.standard_normal(4)
+        self._value = rng.standard_normal(len(std))
 
     def draw(self) -> np.ndarray:
-        self._value = NOISE_MEMORY * self._value + np.sqrt(1 - NOISE_MEMORY**2) * self._rng.standard_normal(4)
+        fresh = self._rng.standard_normal(len(self._std))
+        self._value = NOISE_MEMORY * self._value + np.sqrt(1 - NOISE_MEMORY**2) * fresh
         return self._std * self._value
