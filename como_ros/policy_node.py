@@ -108,7 +108,8 @@ class PolicyNode(LifecycleNode):
         policy = self._load(folder, self._value("device"))
         require_same(policy.interface, interface, f"the checkpoint {folder}", str(path))
         switches = Switches(self._value("estop_topic"), self._value("deadman_topic"))
-        settings = dataclasses.replace(self._settings(), history_s=history_of(policy))
+        settings = dataclasses.replace(self._settings(), history_s=history_of(policy),
+                                       uses_state=getattr(policy, "uses_state", True))
         self._loop = PolicyLoop(self, policy, interface, settings, switches, self._report)
         self._loop.controller.put_instruction(self._value("instruction") or None)
         # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.

@@ -92,6 +92,11 @@ class ObservationBuffer:
         """The last values of every state stream that has any."""
         return {name: history[-1][1] for name, history in self._states.items() if history}
 
+    def images_reach(self, stamp_s: float) -> bool:
+        """Whether every camera has an image of `stamp_s` or later."""
+        return all(name in self._images and self._images[name][-1].stamp_s >= stamp_s
+                   for name in self._interface.cameras)
+
     def states_reach(self, stamp_s: float) -> bool:
         """Whether every state stream has a message of `stamp_s` or later."""
         return all(history and history[-1][0] >= stamp_s for history in self._states.values())

@@ -61,7 +61,12 @@ class Senses:
         snapshot = self._buffer.snapshot()
         if asked_s is not None and snapshot.stamp_s < asked_s + 1 / self._settings.replan_hz - self._half_frame_s:
             return None
-        # The state of the same instant is mostly on its way behind the image; one of its periods is worth waiting.
-        if wall_s < snapshot.arrival_s + self._state_wait_s and not self._buffer.states_reach(snapshot.stamp_s):
+        # Pictures of the other cameras and the state of the same instant are mostly on their way behind the first
+        # picture: half a frame is worth waiting for the ones, a period for the other.
+        if (wall_s < snapshot.arrival_s + self._half_frame_s
+                and not self._buffer.images_reach(snapshot.stamp_s - self._half_frame_s)):
+            return None
+        if (self._settings.uses_state and wall_s < snapshot.arrival_s + self._state_wait_s
+                and not self._buffer.states_reach(snapshot.stamp_s)):
             return None
         return snapshot

@@ -35,6 +35,7 @@ class Settings:
     deadman_max_age_s  a deadman switch must be held and heard within this; None where there is none
     estop_required  nothing is commanded until the e-stop has been heard
     history_s       how long before the newest images the policy sees earlier ones, in seconds
+    uses_state      the policy looks at the state, so that the state of a picture's instant is worth waiting for
     """
 
     replan_hz: float = 10.0
@@ -47,6 +48,7 @@ class Settings:
     deadman_max_age_s: float | None = None
     estop_required: bool = False
     history_s: tuple[float, ...] = ()
+    uses_state: bool = True
 
 
 @dataclass(frozen=True)

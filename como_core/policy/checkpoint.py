@@ -66,6 +66,11 @@ class TrainedPolicy:
         """How long before the newest pictures those of `Observation.past` should be, in seconds."""
         return self._config.policy.observation.history_s
 
+    @property
+    def uses_state(self) -> bool:
+        """Whether it looks at the state."""
+        return self._config.policy.observation.state
+
     def warm_up(self) -> None:
         """Run once on black pictures of the interface's size."""
         images = {name: np.zeros((c.height, c.width, 3), np.uint8) for name, c in self._interface.cameras.items()}
