@@ -80,7 +80,7 @@ def test_two_policies_are_compared_on_the_same_start_states(runs: tuple[Path, Pa
 
 
 def _log(path: Path, seeds: range, horizon_s: float = 0.5) -> Path:
-    log = TrialLog(path, {"policy_sha256": "other", "horizon_s": horizon_s, "timing": REAL_TIME})
+    log = TrialLog(path, {"policy_sha256": "other", "horizon_s": horizon_s, "batch": 8, "timing": REAL_TIME})
     for seed in seeds:
         log.append(Trial(REACH, seed, True, 0.25))
     return path

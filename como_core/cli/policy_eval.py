@@ -163,7 +163,7 @@ class _Plan:
     def _conditions(self) -> dict[str, object]:
         from como_core.simulation.chunk_player import REAL_TIME
 
-        return {"horizon_s": self.horizon_s, "timing": REAL_TIME}
+        return {"horizon_s": self.horizon_s, "batch": self.batch, "timing": REAL_TIME}
 
 
 def _write_json(path: Path, rows: Sequence[object]) -> None:

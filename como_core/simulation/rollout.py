@@ -55,7 +55,8 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
     log      trials in it are not run again, and each new one is in it as soon as it is done
     films    a folder for an mp4 of each trial, of the pictures that the policy was asked about
     strips   a folder for a PNG of each trial, a few of these pictures in a row
-    batch    how many trials each process steps side by side; a policy that is a BatchPolicy is asked once for all
+    batch    how many trials each process steps side by side; a policy that is a BatchPolicy is asked once for all,
+             always about this many, so that a network rounds the same whatever runs beside a trial
 
     Raises config.ConfigError where the policy's interface does not fit an environment (the key is named),
     SimulationError for an unknown environment, and whatever the policy raises.
@@ -64,7 +65,7 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
     starts = [(env, seed) for env in envs for seed in seeds]
     missing = [start for start in starts if start not in known]
     side_by_side = max(1, min(batch, -(-len(missing) // max(1, processes))))
-    make_runner = partial(_Runner, load, horizon_s, timing, side_by_side, _Pictures(films, strips))
+    make_runner = partial(_Runner, load, horizon_s, timing, batch, side_by_side, _Pictures(films, strips))
     with Progress(len(starts), title, unit="trials", done=len(starts) - len(missing)) as progress:
         for start, trial in run_streams(make_runner, missing, processes):
             if log:
@@ -153,11 +154,12 @@ class _Running:
 class _Runner:
     """One policy and a few simulators per environment; steps several trials side by side."""
 
-    def __init__(self, load: Callable[[], Policy], horizon_s: float | None, timing: Timing | None,
+    def __init__(self, load: Callable[[], Policy], horizon_s: float | None, timing: Timing | None, batch: int,
                  side_by_side: int, pictures: _Pictures) -> None:
         self._policy = load()
         self._policy.warm_up()
-        self._horizon_s, self._timing, self._side_by_side, self._pictures = horizon_s, timing, side_by_side, pictures
+        self._horizon_s, self._timing, self._pictures = horizon_s, timing, pictures
+        self._batch, self._side_by_side = batch, side_by_side
         self._idle: dict[str, list[Env]] = defaultdict(list)
 
     def __call__(self, starts: Iterator[Start]) -> Iterator[tuple[Start, Trial]]:
@@ -199,8 +201,9 @@ class _Runner:
             trial.inference_ms.append(round(1e3 * share_s, 3))
 
     def _predict(self, observations: list[Observation]) -> list[ActionChunk]:
-        if len(observations) > 1 and isinstance(self._policy, BatchPolicy):
-            return self._policy.predict_batch(observations)
+        if self._batch > 1 and isinstance(self._policy, BatchPolicy):
+            filling = [observations[0]] * (self._batch - len(observations))
+            return self._policy.predict_batch([*observations, *filling])[:len(observations)]
         return [self._policy.predict(observation) for observation in observations]
 
     def _end(self, trial: _Running) -> Trial:
