@@ -155,6 +155,15 @@ def test_nothing_is_known_before_the_first_reset() -> None:
             call()
 
 
+def test_python_ends_well_where_a_simulator_is_still_there() -> None:
+    program = ("from como_core.simulation.environment import make_env\n"
+               "from como_core.simulation.experts import Expert\n"
+               "kept = make_env('pusht:'), Expert('pusht:')\nkept[0].reset(3)\nkept[1].act(kept[0].privileged())\n"
+               "import sys\nsys.kept = kept")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_the_package_the_way_to_get_it_is_said() -> None:
     program = ("import sys\nfrom importlib import util\nfound = util.find_spec\n"
                "util.find_spec = lambda name, *rest: None if name == 'gym_pusht' else found(name, *rest)\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -45,6 +46,7 @@ class PushT:
         camera = dataclasses.replace(interface.cameras[self.camera], width=size, height=size)
         self.interface = dataclasses.replace(interface, cameras={self.camera: camera})
         self._env = PushTEnv(obs_type="state", observation_width=size, observation_height=size)
+        weakref.finalize(self, self.__dict__.clear)  # pymunk crashes where its spaces outlive it at the end of Python
         self._coverage: float | None = None
         self._success = False
 

@@ -8,6 +8,7 @@ gym-pusht here, a millimetre each.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 
 import numpy as np
@@ -37,6 +38,7 @@ class PushTExpert:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._trial = PushTEnv(obs_type="state")
+        weakref.finalize(self, self.__dict__.clear)  # as in PushT
         self._trial.reset(seed=0)
         shapes = [np.array(shape.get_vertices()) for shape in self._trial._block_shapes]
         self._corners = np.concatenate(shapes)
