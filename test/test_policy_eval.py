@@ -28,7 +28,7 @@ ROBOT = load_interface(resource("config/interfaces/metaworld.yaml"))
 
 
 def _untrained(folder: Path, seed: int, robot: Interface = ROBOT) -> Path:
-    """A checkpoint with fresh weights: it moves the arm, aimlessly."""
+    """A checkpoint with fresh weights, which keep the arm still."""
     trained = TrainedConfig(config(), ("reach",))
     torch.manual_seed(seed)
     ones = Affine(np.zeros(4, np.float32), np.ones(4, np.float32))
