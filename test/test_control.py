@@ -423,6 +423,22 @@ def test_a_deadman_switch_that_falls_silent_is_a_released_one() -> None:
     assert rig.question() is None
 
 
+@pytest.mark.parametrize("switch", ["deadman", "pause"])
+def test_a_chunk_that_comes_after_the_operator_let_go_begins_no_motion(switch: str) -> None:
+    """Asked for in time, answered late: not even one command."""
+    rig = Rig(settings=Settings(blend_s=0.0, deadman_max_age_s=0.2))
+    rig.arrive()
+    rig.controller.deadman(True, rig.wall_s)
+    asked = rig.question()
+    for _ in range(9):
+        rig.step()
+    if switch == "pause":
+        rig.controller.deadman(True, rig.wall_s)
+        rig.controller.pause(True, rig.wall_s)
+    rig.answer(steps=40, question=asked)
+    assert rig.command() is None and rig.phase is Phase.WAITING
+
+
 def test_the_gripper_is_said_anew_after_a_stop_but_not_after_a_plan_that_ran_out() -> None:
     rig = Rig()
     rig.arrive()

@@ -136,6 +136,22 @@ def test_a_first_command_far_from_the_robot_is_a_fault() -> None:
     assert "jump: the first command for 'gripper' is 0.300 away" in (guard.first_fault(np.array([0.4]), states) or "")
 
 
+def test_a_joint_that_stands_outside_of_its_limits_begins_no_motion() -> None:
+    guard = Guard(joints(Limits(lower=(0.0,), upper=(1.0,), jump=(5.0,))))
+    for place, faulty in ((0.5, False), (1.005, False), (1.1, True), (-0.1, True)):
+        fault = guard.first_fault(np.array([0.5]), {"gripper": np.array([place], np.float32)})
+        assert (fault is not None) == faulty, fault
+        assert fault is None or f"'gripper' stands at {place:.3f}, outside of 0 to 1; move it back" in fault
+    unseen = Guard(joints(Limits(lower=(1.0,), upper=(2.0,))))
+    assert unseen.first_fault(np.array([1.5]), {}) is None, "no state is read where no limit needs one"
+
+
+def test_a_joint_that_cannot_brake_in_time_still_stays_within_its_limits() -> None:
+    guard = Guard(joints(Limits(lower=(0.0,), upper=(1.0,), max_acceleration_per_s2=(1.0,))))
+    bounded = guard.bound(np.array([1.0]), np.array([0.99]), {}, velocity=np.array([2.0]))
+    assert bounded[0] <= 1.0
+
+
 def test_only_the_gripper_command_is_bounded_where_there_are_no_limits() -> None:
     action = Action("joint_position", "forward_command", "commands", ("gripper",), 40.0, gripper=Gripper("grip"))
     bounded = Guard(replace(SAWYER, action=action)).bound(np.array([9.0, 1.5]), None, {})

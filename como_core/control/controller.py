@@ -285,7 +285,9 @@ class Controller:
             self._origin = None
 
     def _hold_if_told(self, wall_s: float) -> None:
-        if self._phase is Phase.RUNNING and self._operator.hold(wall_s):
+        """End the motion, or the one that is about to begin with a chunk that came late."""
+        planned = self._phase is Phase.RUNNING or (self._phase is Phase.WAITING and self._motion.plan is not None)
+        if planned and self._operator.hold(wall_s):
             self._end()
             self._phase = Phase.WAITING
 

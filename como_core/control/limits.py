@@ -23,6 +23,9 @@ _ORIENTATION = ("orientation.x", "orientation.y", "orientation.z", "orientation.
 # An arm follows its trajectory this much behind, so its measured place may lag by that at full speed.
 TRACKING_LAG_S = 0.1
 
+# A joint at its limit may be measured so much of its range beyond it.
+STANDING_SHARE = 0.01
+
 
 class Guard:
     """Bounds an action vector [A]; the gripper, if any, is its last value.
@@ -52,9 +55,25 @@ class Guard:
             self._position_columns = [interface.state[self.position_stream].names.index(n) for n in _POSITION_AXES]
 
     def first_fault(self, planned: np.ndarray, states: Mapping[str, np.ndarray]) -> str | None:
-        """Why `planned` [A] is too far from where the robot is to be a first command, or None."""
-        return None if self._jump is None else self._distance_fault(planned, states, self._jump, "the first command",
-                                                                    "limits.jump is")
+        """Why `planned` [A] must not be a first command from where the robot is, or None."""
+        fault = self._standing_fault(states)
+        if fault is not None or self._jump is None:
+            return fault
+        return self._distance_fault(planned, states, self._jump, "the first command", "limits.jump is")
+
+    def _standing_fault(self, states: Mapping[str, np.ndarray]) -> str | None:
+        """Where the robot stands outside of the limits of positions, from where every way in would be a jump."""
+        if self._velocities or self._action.limits.lower is None or not self.reference.known:
+            return None
+        here = np.asarray(self.reference.values(states), np.float64)
+        off = np.maximum(self._lower - here, here - self._upper) - STANDING_SHARE * (self._upper - self._lower)
+        if self._orientation:
+            off[self._orientation] = -np.inf
+        worst = int(np.argmax(off))
+        if not off[worst] > 0:
+            return None
+        return (f"limits: {self._action.names[worst]!r} stands at {here[worst]:.3f}, outside of {self._lower[worst]:g} "
+                f"to {self._upper[worst]:g}; move it back by hand or teach pendant, or widen action.limits")
 
     def rotation_fault(self, planned: np.ndarray) -> str | None:
         """Why the orientation in `planned` [A] is none, or None."""
@@ -102,9 +121,12 @@ class Guard:
         if paced and (not self._pace.unlimited or self._orientation):
             before = self.reference.values(states) if last is None else last[:self._size]
             target = self._paced(target, np.asarray(before, np.float64), velocity, period_s)
-        if self._velocities:
-            # The box comes last: a velocity may drop faster than its acceleration allows, but never leave the box.
-            target = np.clip(np.clip(target, lower, upper), box_lower, box_upper)
+        # Bounds come last: a value may stop faster than its acceleration allows, but never leave its range or the box.
+        within = np.clip(np.clip(target, lower, upper), box_lower, box_upper) if self._velocities else \
+            np.clip(target, lower, upper)
+        if self._orientation:
+            within[self._orientation] = target[self._orientation]
+        target = within
         bounded[:self._size] = target
         bounded[self._size:] = np.clip(bounded[self._size:], 0.0, 1.0)
         return bounded

@@ -38,6 +38,11 @@ class Reference:
                               f"{wanted} holds; add it to a stream's names or remove the limit")
         self._places = [places[name] for name in action.names]
 
+    @property
+    def known(self) -> bool:
+        """Whether it reads states; else it says zeros."""
+        return self._places is not None
+
     def values(self, states: Mapping[str, np.ndarray]) -> np.ndarray:
         """The present value of each of Action.names, float32 [len(names)]; zeros, which is rest, for velocities."""
         if self._places is None:

@@ -92,7 +92,8 @@ class TrajectoryMotion(Motion):
         due_s, values = self.plan.due_s[ahead], self._bounded(self.plan, ahead, here, velocity, now_s, states)
         self.plan = replace(self.plan, values=np.concatenate([self.plan.values[~ahead], values]))
         past = (chunk.due_s < now_s - EARLY_S) & (chunk.due_s >= stamp_s)
-        rows = np.concatenate([self._as_planned(chunk, old, past), here[None], values]).astype(np.float64)
+        before = [self._guard.bound(row, None, {}, paced=False) for row in (*self._as_planned(chunk, old, past), here)]
+        rows = np.concatenate([np.array(before), values]).astype(np.float64)
         times_s = np.concatenate([chunk.due_s[past], [now_s], due_s])
         positions = self._joints(rows)
         start = np.zeros(positions.shape[1])
