@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -28,6 +29,11 @@ def run_node(make: Callable[[], NodeT], run: Callable[[NodeT], None], close: Cal
         node = make()
         run(node)
     except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except ctypes.ArgumentError as error:
+        # Ctrl-C while an argument of a C function (OpenGL's) is converted comes out as this.
+        if "KeyboardInterrupt" not in str(error):
+            raise
         return 0
     except rclpy_implementation.RCLError:
         # A signal ends the context between any two lines; what was being published then is of no more interest.

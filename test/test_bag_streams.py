@@ -9,6 +9,7 @@ from como_core.formats.bag_streams import Samples, hold, interpolate
 from como_core.formats.bag_writer import BagError
 from como_core.formats.rosbag import BagWriter, read_bag
 from como_core.interface import Action, Camera, Interface, StateStream
+from como_core.interface.names import POSE_FIELDS
 
 MS = 1_000_000
 START = 5_000 * MS
@@ -65,12 +66,12 @@ def test_a_new_trajectory_replaces_what_is_left_of_the_old(tmp_path):
 
 
 def test_pose_commands_are_read_by_field_and_a_wrong_field_is_named(tmp_path):
-    names = ("position.x", "orientation.w")
+    names = POSE_FIELDS
     commands = [(0, pose(START, (1, 2, 3), (0, 0, 0.6, 0.8)))]
     read = episode(tmp_path / "a", robot(Action("ee_pose", "pose", "command", names, 10.0)), commands)
-    np.testing.assert_allclose(read.action, [[1, 0.8]] * 4, rtol=1e-6)
-    with pytest.raises(BagError, match="/command: .*'positon' in geometry_msgs/msg/PoseStamped; names are fields"):
-        episode(tmp_path / "b", robot(Action("ee_pose", "pose", "command", ("positon.x",), 10.0)), commands)
+    np.testing.assert_allclose(read.action, [[1, 2, 3, 0, 0, 0.6, 0.8]] * 4, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'positon\.x'"):
+        Action("ee_pose", "pose", "command", ("positon.x", *POSE_FIELDS[1:]), 10.0)
 
 
 def test_joint_states_are_found_by_name_in_any_order_and_message(tmp_path):

@@ -202,7 +202,7 @@ def test_a_demonstration_that_one_camera_breaks_is_left_out_of_all(tmp_path: Pat
     np.testing.assert_array_equal(stack[np.array([24])][0, 1], whole[2].images["front"][0])
     trained = train_policy(demonstrations, videos, robot, policy_data.config("decoded", steps=2), tmp_path / "policy")
     card = (trained.directory / "card.md").read_text()
-    assert "demonstrations: 3 episodes, 72 steps" in card and "pseudo-labelled video: 8 episodes" in card
+    assert "demonstrations: 3 episodes, 72 steps" in card and "- video: 8 episodes" in card
 
 
 class Unreadable:

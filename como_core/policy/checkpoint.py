@@ -151,7 +151,10 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Tr
     found = load_checkpoint(directory, TrainedConfig)
     if found.interface is None or found.normaliser is None:
         raise PolicyError(f"{directory}: no interface.yaml or normaliser.json; this is not the checkpoint of a policy")
-    normaliser = Normaliser.from_dict(found.normaliser)
+    try:
+        normaliser = Normaliser.from_dict(found.normaliser)
+    except ComoError as error:
+        raise PolicyError(f"{directory}/{error}") from error
     size = ActionSpace.of(found.interface).size
     if normaliser.action.size != size:
         raise PolicyError(f"{directory}: normaliser.json has {normaliser.action.size} action values, "
