@@ -44,7 +44,9 @@ class Results:
     def add(self, rows: list[Row]) -> None:
         """Put the rows of a run beside what other processes put there."""
         with alone():
-            known = [*read_rows(self.runs), *_folded(rows)]
+            known = read_rows(self.runs)
+            there = {(run["preset"], run["seed"]) for run in known}  # two processes may have done the same run
+            known += [run for run in _folded(rows) if (run["preset"], run["seed"]) not in there]
             write_rows(self.runs, known)
             write_rows(self.table, averaged([row for run in known for row in _unfolded(run)]))
 
