@@ -114,6 +114,17 @@ def como_launch(log: Path, domain: dict[str, str], *words: str) -> subprocess.Po
                                 stderr=subprocess.STDOUT, env=environment, cwd=REPOSITORY)
 
 
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """End launches with their nodes, which a killed launch would leave behind on the domain of the tests to come."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(20.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
 def small_policy(folder: Path) -> Path:
     """A checkpoint of the smallest diffusion policy, untrained: it drives the arm somewhere."""
     from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
@@ -144,15 +155,14 @@ def test_a_checkpoint_drives_the_simulated_arm_through_two_launches(ros_domain: 
         with Bench(load_interface(INTERFACE), ros_domain) as bench:
             bench.node.create_subscription(PoseStamped, "ee_pose", lambda m: poses.append(m.pose.position.y),
                                            qos.stream())
-            bench.wait_commands(40, timeout_s=60.0)
+            bench.wait_commands_of_a_simulation(bench.reset, 40)
             assert wait_until(lambda: poses[-1] - poses[0] > 0.02, 10.0), "the arm obeys"
             policy.send_signal(signal.SIGINT)
             assert policy.wait(15.0) == 0, logs[1].read_text()
             sim.send_signal(signal.SIGINT)
             assert sim.wait(15.0) == 0, logs[0].read_text()
     finally:
-        policy.kill()
-        sim.kill()
+        end(policy, sim)
     assert "Traceback" not in logs[0].read_text() + logs[1].read_text()
     figures = json.loads(timing.read_text())
     assert figures["arrival_to_command_ms"]["n"] > 5 and figures["policy"] == str(folder)
@@ -168,7 +178,7 @@ def test_como_launch_policy_starts_the_node_with_its_arguments(ros_domain: dict[
         process.terminate()
         assert process.wait(10.0) == 0
     finally:
-        process.kill()
+        end(process)
 
 
 def test_two_arms_run_side_by_side_under_namespaces(ros_domain: dict[str, str], tmp_path: Path) -> None:
