@@ -23,7 +23,7 @@ import torch
 from benchmarks import motion_data
 from benchmarks.motion_conditions import CONDITIONS, changed
 from benchmarks.motion_pages import pages
-from benchmarks.results import Results, Row
+from benchmarks.results import Results, Row, share
 from como_core.episode import Episode
 from como_core.motion.config import MotionConfig, load_preset, presets, with_options
 from como_core.motion.measure.evaluate import Measures, evaluate
@@ -109,8 +109,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
     chosen = groups() if options.group is None else {options.group: groups()[options.group]}
     jobs = [(entry, seed) for entries in chosen.values() for seed in options.seed or SEEDS for entry in entries
             if options.only in (None, entry.name)]
-    part, _, parts = options.part.partition("/")
-    for entry, seed in jobs[int(part)::int(parts)]:
+    for entry, seed in share(jobs, options.part):
         if (entry.name, seed) not in done:
             yield entry, seed
 

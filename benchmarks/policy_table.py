@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import policy_gap
 from benchmarks.episodes import load_episodes, save_episodes
-from benchmarks.results import FOLDER, alone, read_rows, write_rows
+from benchmarks.results import FOLDER, alone, read_rows, share, write_rows
 from benchmarks.supervised_idm import label as label_supervised
 from como_core.episode import Episode
 from como_core.formats.trials import Trial
@@ -201,6 +201,8 @@ def add(entry: Entry, seed: int, trials: list[Trial]) -> None:
            "command": f"python -m benchmarks.policy_table --family {entry.family} --method {entry.method!r} "
                       f"--labels {entry.labels} --seed {seed}"}
     with alone():
+        if (*entry.key, seed) in _done():
+            return  # two processes may have done the same run
         runs = [*read_rows(RUNS), row]
         write_rows(RUNS, runs)
         write_rows(TABLE, policy_gap.table(runs))
@@ -216,8 +218,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
     jobs = [(entry, seed) for seed in options.seed or SEEDS for entry in chosen
             if options.family in (None, entry.family) and options.method in (None, entry.method)
             and options.labels in (None, entry.labels)]
-    part, _, parts = options.part.partition("/")
-    for entry, seed in jobs[int(part)::int(parts)]:
+    for entry, seed in share(jobs, options.part):
         if (*entry.key, seed) not in _done():
             yield entry, seed
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Row = dict[str, Any]
+Job = TypeVar("Job")
 
 FOLDER = Path(__file__).parent / "results"
 _SAME = ("preset", "split", "section", "features", "metric")
@@ -49,6 +50,12 @@ class Results:
             known += [run for run in _folded(rows) if (run["preset"], run["seed"]) not in there]
             write_rows(self.runs, known)
             write_rows(self.table, averaged([row for run in known for row in _unfolded(run)]))
+
+
+def share(jobs: Sequence[Job], part: str) -> Sequence[Job]:
+    """Those of `jobs` that are the share "0/2", "1/2" and so on of them."""
+    number, _, parts = part.partition("/")
+    return jobs[int(number)::int(parts)]
 
 
 @contextmanager

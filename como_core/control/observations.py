@@ -120,8 +120,9 @@ class ObservationBuffer:
 
 def _last_before(images: deque[_Image], stamp_s: float) -> _Image:
     """The newest image of `stamp_s` or before; the oldest one where there is none, as training repeats the first."""
-    half_frame_s = 0.5 * (images[-1].stamp_s - images[-2].stamp_s) if len(images) > 1 else 0.0
-    return next((image for image in reversed(images) if image.stamp_s <= stamp_s + 0.5 * half_frame_s), images[0])
+    # A quarter of a frame early is in time: header stamps jitter, as in training.
+    early_s = 0.25 * (images[-1].stamp_s - images[-2].stamp_s) if len(images) > 1 else 0.0
+    return next((image for image in reversed(images) if image.stamp_s <= stamp_s + early_s), images[0])
 
 
 def _at(history: deque[tuple[float, np.ndarray]], stamp_s: float) -> np.ndarray:
