@@ -97,19 +97,19 @@ class Bench:
         assert wait_until(lambda: text in self.report(name).message, timeout_s), (name, text, self.report(name).message)
         return self.report(name)
 
-    def wait_commands(self, count: int = 5, timeout_s: float = 15.0) -> None:
-        """Wait for `count` further commands."""
-        before = len(self.sent)
-        assert wait_until(lambda: len(self.sent) >= before + count, timeout_s), f"{len(self.sent) - before} commands"
+    def wait_commands(self, count: int = 5, timeout_s: float = 60.0,
+                      reopen: Callable[[], object] | None = None) -> None:
+        """Wait for `count` further commands.
 
-    def wait_commands_of_a_simulation(self, reopen: Callable[[], object], count: int = 10,
-                                      timeout_s: float = 60.0) -> None:
-        """As `wait_commands`; where a busy machine let the simulation's pictures get old, `reopen` is tried again."""
-        before, limit = len(self.sent), time.monotonic() + timeout_s
-        while not wait_until(lambda: len(self.sent) >= before + count, 5.0):
-            assert time.monotonic() < limit, f"{len(self.sent) - before} commands"
-            if "closed" in self.report("latch").message:
-                reopen()
+        Where a busy machine let the streams get old, so that the latch closed, as it must, it is opened again by
+        `reopen` or a reset. No other cause is forgiven.
+        """
+        wanted, limit = len(self.sent) + count, time.monotonic() + timeout_s
+        while not wait_until(lambda: len(self.sent) >= wanted, 1.2):  # a report comes each second
+            latch = self.report("latch").message
+            assert time.monotonic() < limit, f"{count - wanted + len(self.sent)} commands of {count}; latch: {latch}"
+            if latch.startswith("closed") and "stale" in latch:
+                (reopen or self.reset)()
 
     def commands_within(self, seconds: float) -> int:
         """How many commands come in the next seconds."""

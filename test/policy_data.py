@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from como_core.episode import Episode
 from como_core.interface import Action, Camera, Gripper, Interface, StateStream
 from como_core.policy.action_space import ActionSpace
+from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
 from como_core.policy.config import DiffusionConfig, Family, PolicyConfig
 from como_core.policy.cotraining import CotrainingConfig, CotrainingMode
 from como_core.policy.decoder import DecoderConfig
 from como_core.policy.diffusion import SamplerName
 from como_core.policy.network import NetworkConfig
+from como_core.policy.normaliser import Affine, Normaliser
 from como_core.policy.observation import ObservationConfig
+from como_core.policy.text import Vocabulary
 from como_core.training.loop import LoopConfig
 
 SIZE, RATE_HZ, LATENT = 16, 20.0, 6
@@ -81,3 +86,18 @@ def config(mode: CotrainingMode = "none", steps: int = 30, state: bool = False, 
         network=NetworkConfig("transformer", 32, 2, 2), diffusion=DiffusionConfig(sampler, 6),
         cotraining=CotrainingConfig(mode, decoder=DecoderConfig(lags_s=(-0.05, 0.0), members=2, steps=60, hidden=16)),
         chunk_steps=4, shift_px=0)
+
+
+def untrained(folder: Path, interface: Interface = INTERFACE, instructions: tuple[str, ...] = ("left", "right"),
+              given: PolicyConfig | None = None, action: Affine | None = None, seed: int = 0,
+              noise: float = 0.0) -> Path:
+    """A checkpoint with fresh weights: its actions are the mean of `action`, unless there is noise on the weights."""
+    size = ActionSpace.of(interface).size
+    scales = Normaliser(action or Affine(np.zeros(size, np.float32), np.ones(size, np.float32)))
+    trained = TrainedConfig(given or config(), instructions)
+    torch.manual_seed(seed)
+    model = build_model(trained.policy, Vocabulary(instructions), interface, scales)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(noise * torch.randn_like(parameter))
+    return save_policy(folder, model, trained, interface, scales, "untrained")

@@ -13,8 +13,7 @@ from pathlib import Path
 import bag_messages
 import numpy as np
 import pytest
-import torch
-from policy_data import INTERFACE, config, picture
+from policy_data import picture, untrained
 
 from como_core.action_chunk import Observation
 from como_core.cli.main import main
@@ -22,8 +21,7 @@ from como_core.errors import ComoError
 from como_core.formats.bag_writer import BagWriter
 from como_core.formats.rosbag import read_bag
 from como_core.interface import load_interface
-from como_core.policy.checkpoint import TrainedConfig, build_model, load_policy, save_policy
-from como_core.policy.normaliser import Affine, Normaliser
+from como_core.policy.checkpoint import load_policy
 from como_core.resources import resource, resources
 
 ROBOT, PERIOD_NS = load_interface(resource("config/interfaces/metaworld.yaml")), 25_000_000
@@ -103,11 +101,7 @@ def test_a_mutated_interface_file_is_an_interface_or_an_error(name: str, tmp_pat
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy with fresh weights."""
-    folder = tmp_path_factory.mktemp("fuzz") / "policy"
-    trained = TrainedConfig(config(), ("left", "right"))
-    scales = Normaliser(Affine(np.zeros(3, np.float32), np.ones(3, np.float32)))
-    torch.manual_seed(0)
-    return save_policy(folder, build_model(trained, INTERFACE, scales), trained, INTERFACE, scales, "untrained")
+    return untrained(tmp_path_factory.mktemp("fuzz") / "policy")
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "interface.yaml", "normaliser.json", "model.safetensors"])

@@ -13,13 +13,19 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from policy_bench import REPOSITORY, Bench, robot
+from policy_data import untrained
 from std_msgs.msg import Bool
 
 from como_core.cli import launch as cli
 from como_core.config import ConfigError
 from como_core.errors import ComoError
 from como_core.interface import load_interface
+from como_core.policy.config import PolicyConfig
+from como_core.policy.network import NetworkConfig
+from como_core.policy.normaliser import Affine
+from como_core.policy.observation import ObservationConfig
 from como_core.resources import resource
+from como_core.training.loop import LoopConfig
 from como_ros import bringup, qos
 from como_ros.processes import wait_until
 
@@ -127,20 +133,10 @@ def end(*processes: subprocess.Popen[bytes]) -> None:
 
 def small_policy(folder: Path) -> Path:
     """A checkpoint of the smallest diffusion policy, untrained: it drives the arm somewhere."""
-    from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
-    from como_core.policy.config import PolicyConfig
-    from como_core.policy.network import NetworkConfig
-    from como_core.policy.normaliser import Affine, Normaliser
-    from como_core.policy.observation import ObservationConfig
-    from como_core.training.loop import LoopConfig
-
     encoder = ObservationConfig(channels=(8, 8, 8), map_channels=4, width=16)
     policy = PolicyConfig(LoopConfig(steps=1), observation=encoder, network=NetworkConfig(width=16, depth=1))
-    trained = TrainedConfig(policy, ("drawer open",))
-    interface = load_interface(INTERFACE)
     action = Affine(np.array([0, 0.1, 0, 0.5], np.float32), np.full(4, 0.01, np.float32))
-    normaliser = Normaliser(action)
-    return save_policy(folder, build_model(trained, interface, normaliser), trained, interface, normaliser, "untrained")
+    return untrained(folder, load_interface(INTERFACE), ("drawer open",), policy, action)
 
 
 def test_a_checkpoint_drives_the_simulated_arm_through_two_launches(ros_domain: dict[str, str], tmp_path: Path) -> None:
@@ -155,7 +151,7 @@ def test_a_checkpoint_drives_the_simulated_arm_through_two_launches(ros_domain: 
         with Bench(load_interface(INTERFACE), ros_domain) as bench:
             bench.node.create_subscription(PoseStamped, "ee_pose", lambda m: poses.append(m.pose.position.y),
                                            qos.stream())
-            bench.wait_commands_of_a_simulation(bench.reset, 40)
+            bench.wait_commands(40)
             assert wait_until(lambda: poses[-1] - poses[0] > 0.02, 10.0), "the arm obeys"
             policy.send_signal(signal.SIGINT)
             assert policy.wait(15.0) == 0, logs[1].read_text()
@@ -191,11 +187,11 @@ def test_two_arms_run_side_by_side_under_namespaces(ros_domain: dict[str, str], 
     try:
         with (Bench(interface, ros_domain, "/left") as left, Bench(interface, ros_domain, "/right") as right,
               robot(left)):
-            left.wait_commands(10, timeout_s=60.0)
+            left.wait_commands(10)
             right.wait_report("latch", "waiting for: stream 'front'", 30.0)
             assert not right.sent, "the right arm does not move by what the left one's camera sees"
             with robot(right):
-                right.wait_commands(10, timeout_s=30.0)
+                right.wait_commands(10)
                 right.node.create_publisher(Bool, "e_stop", qos.latched()).publish(Bool(data=True))
                 right.wait_report("latch", "closed: the e-stop is pressed")
                 assert right.commands_within(0.3) == 0

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from policy_data import config
+from policy_data import untrained
 
 from como_core.cli.main import main
 from como_core.evaluation.report import comparison_rows, strip_sheet, success_rows
@@ -17,8 +16,6 @@ from como_core.formats.png import read_png, write_png
 from como_core.formats.trials import Trial, TrialLog
 from como_core.formats.video import read_video
 from como_core.interface import Interface, load_interface
-from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
-from como_core.policy.normaliser import Affine, Normaliser
 from como_core.resources import resource
 from como_core.simulation.chunk_player import REAL_TIME
 
@@ -28,13 +25,7 @@ ROBOT = load_interface(resource("config/interfaces/metaworld.yaml"))
 
 
 def _untrained(folder: Path, seed: int, robot: Interface = ROBOT) -> Path:
-    """A checkpoint with fresh weights, which keep the arm still."""
-    trained = TrainedConfig(config(), ("reach",))
-    torch.manual_seed(seed)
-    ones = Affine(np.zeros(4, np.float32), np.ones(4, np.float32))
-    normaliser = Normaliser(ones)
-    save_policy(folder, build_model(trained, robot, normaliser), trained, robot, normaliser, "untrained")
-    return folder
+    return untrained(folder, robot, ("reach",), seed=seed)
 
 
 @pytest.fixture(scope="module")

@@ -202,6 +202,19 @@ def test_the_guard_tells_helpful_video_from_harmful(honest: bool, tmp_path: Path
     assert ("NEGATIVE TRANSFER" in (tmp_path / "card.md").read_text()) != honest
 
 
+def test_the_guard_does_not_read_latents_without_confidence(tmp_path: Path) -> None:
+    given, errors = settings("diffusion", "decoded", guard_steps=10), []
+    for poison in (0.0, 1e3):
+        films = videos(2)
+        for film in films:
+            assert film.latent is not None and film.confidence is not None
+            film.latent[film.confidence == 0] += poison
+        verdict = train(demonstrations(2), films, INTERFACE, given, tmp_path / str(poison)).verdict
+        assert verdict is not None
+        errors.append(verdict.with_video)
+    assert errors[0] == errors[1]
+
+
 def test_the_guard_is_silent_where_nothing_can_be_left_out(tmp_path: Path) -> None:
     given = settings("diffusion", "decoded", guard_steps=5)
     assert train(demonstrations(1), videos(), INTERFACE, given, tmp_path).verdict is None

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from policy_data import INTERFACE, RATE_HZ, config, demonstrations, videos
+from policy_data import INTERFACE, RATE_HZ, demonstrations, untrained, videos
 from test_policy_cli import _record
 
 from como_core.action_chunk import ActionChunk, Observation
@@ -17,8 +16,6 @@ from como_core.errors import ComoError
 from como_core.evaluation.predictions import by_lead, observation_at, over_time, predict_along, value_names
 from como_core.formats.png import read_png
 from como_core.interface import Interface, load_interface
-from como_core.policy.checkpoint import TrainedConfig, build_model, save_policy
-from como_core.policy.normaliser import Affine, Normaliser
 from como_core.resources import resource
 from como_core.simulation.environment import make_env
 from como_core.simulation.rollout import rollout
@@ -57,16 +54,6 @@ class Forward:
 
     def predict(self, observation: Observation) -> ActionChunk:
         return ActionChunk(np.arange(12) * 0.025, np.tile(np.float32([0.0, 0.3, 0.0, 1.0]), (12, 1)))
-
-
-def _untrained(folder: Path, robot: Interface, instructions: tuple[str, ...]) -> Path:
-    trained = TrainedConfig(config(), instructions)
-    torch.manual_seed(0)
-    size = robot.action.size
-    ones = Affine(np.zeros(size, np.float32), np.ones(size, np.float32))
-    normaliser = Normaliser(ones)
-    save_policy(folder, build_model(trained, robot, normaliser), trained, robot, normaliser, "untrained")
-    return folder
 
 
 def test_a_perfect_policy_has_no_error_and_a_shifted_one_has_its_shift() -> None:
@@ -126,7 +113,7 @@ def test_a_watched_trial_is_the_trial_and_its_plan_is_drawn_where_it_leads() -> 
 
 
 def test_pictures_are_written_and_named(tmp_path: Path, capsys: Capture) -> None:
-    run = _untrained(tmp_path / "run", ROBOT, ("button press topdown",))
+    run = untrained(tmp_path / "run", ROBOT, ("button press topdown",))
     assert main(["policy", "show", str(run), "--env", BUTTON, "--trials", "1", "-o", str(tmp_path / "out")]) == 0
     picture = tmp_path / "out" / "rollouts_metaworld_button-press-topdown-v3.png"
     assert f"picture: {picture}" in capsys.readouterr().out
@@ -134,7 +121,7 @@ def test_pictures_are_written_and_named(tmp_path: Path, capsys: Capture) -> None
 
 
 def test_recordings_of_the_robot_are_shown_and_others_are_named(tmp_path: Path, capsys: Capture) -> None:
-    run, out = _untrained(tmp_path / "run", INTERFACE, ("left", "right")), tmp_path / "out"
+    run, out = untrained(tmp_path / "run", INTERFACE, ("left", "right")), tmp_path / "out"
     for index, given in enumerate(demonstrations(1)):
         _record(tmp_path / "bags" / str(index), given)
     (tmp_path / "bags" / "broken.mcap").write_bytes(b"no bag")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from policy_data import config
+from policy_data import untrained
 
 from como_core.action_chunk import ActionChunk, Observation
 from como_core.config import ConfigError
@@ -17,8 +16,7 @@ from como_core.errors import ComoError
 from como_core.formats.trials import TrialLog
 from como_core.formats.video import read_video
 from como_core.interface import Action, Interface, load_interface
-from como_core.policy.checkpoint import TrainedConfig, build_model, load_policy, save_policy
-from como_core.policy.normaliser import Affine, Normaliser
+from como_core.policy.checkpoint import load_policy
 from como_core.resources import resource
 from como_core.simulation.chunk_player import ChunkPlayer, Timing, goes_on
 from como_core.simulation.dataset import attempt
@@ -203,15 +201,7 @@ def test_a_policy_is_asked_once_for_all_trials_in_hand() -> None:
 
 def test_a_network_gives_the_same_chunks_whatever_runs_beside_a_trial(tmp_path: Path) -> None:
     """To the last bit, where 5, 2 or 1 trials are in hand: rounding differs with the size of a batch."""
-    normaliser = Normaliser(Affine(np.zeros(4, np.float32), np.ones(4, np.float32)))
-    trained = TrainedConfig(config(), ("button press topdown",))
-    torch.manual_seed(0)
-    model = build_model(trained, INTERFACE, normaliser)
-    with torch.no_grad():
-        for parameter in model.parameters():  # fresh weights predict zero, exactly
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    save_policy(tmp_path, model, trained, INTERFACE, normaliser, "untrained")
-    network = load_policy(tmp_path)
+    network = load_policy(untrained(tmp_path, INTERFACE, ("button press topdown",), noise=0.1))
 
     class Recording(Homing):
         def predict_batch(self, observations: list[Observation]) -> list[ActionChunk]:

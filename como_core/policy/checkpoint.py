@@ -41,11 +41,10 @@ class TrainedConfig:
 class TrainedPolicy:
     """A trained policy of any family behind the Policy protocol: the same observation gives the same chunk."""
 
-    def __init__(self, model: PolicyModel, config: TrainedConfig, interface: Interface, normaliser: Normaliser,
-                 source: str, device: str | torch.device = "cpu") -> None:
+    def __init__(self, model: PolicyModel, config: TrainedConfig, text: Text, interface: Interface,
+                 normaliser: Normaliser, source: str, device: str | torch.device = "cpu") -> None:
         self._model = model.to(device).eval()
-        self._config, self._interface, self._normaliser = config, interface, normaliser
-        self._text = text_of(config)
+        self._config, self._text, self._interface, self._normaliser = config, text, interface, normaliser
         self._space = ActionSpace.of(interface)
         self._source, self._device = source, torch.device(device)
         self._times_s = np.arange(config.policy.chunk_steps) / interface.action.rate_hz
@@ -159,9 +158,10 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Tr
     if normaliser.action.size != size:
         raise PolicyError(f"{directory}: normaliser.json has {normaliser.action.size} action values, "
                           f"interface.yaml has {size}")
-    model = build_model(found.config, found.interface, normaliser)
+    text = make_text(found.config.policy.observation.text, found.config.instructions)
+    model = build_model(found.config.policy, text, found.interface, normaliser)
     _load_tensors(model, found.tensors, directory)
-    return TrainedPolicy(model, found.config, found.interface, normaliser, str(directory), device)
+    return TrainedPolicy(model, found.config, text, found.interface, normaliser, str(directory), device)
 
 
 def load_weights(model: PolicyModel, directory: str | Path) -> str:
@@ -173,17 +173,12 @@ def load_weights(model: PolicyModel, directory: str | Path) -> str:
     return weights_digest(model)
 
 
-def text_of(config: TrainedConfig) -> Text:
-    """How the policy reads instructions. Raises TextError where its text encoder cannot be had."""
-    return make_text(config.policy.observation.text, config.instructions)
-
-
-def build_model(config: TrainedConfig, interface: Interface, normaliser: Normaliser) -> PolicyModel:
-    """The network for a configuration, a robot and its data, with fresh weights."""
-    observation, latent = config.policy.observation, normaliser.latent
-    sizes = Sizes(len(interface.cameras) * (1 + len(observation.history_s)), text_of(config).size,
-                  interface.state_size, ActionSpace.of(interface).size, latent.size if latent else 0)
-    return PolicyModel(config.policy, sizes)
+def build_model(config: PolicyConfig, text: Text, interface: Interface, normaliser: Normaliser) -> PolicyModel:
+    """The network for a configuration, a way to read instructions, a robot and its data, with fresh weights."""
+    observation, latent = config.observation, normaliser.latent
+    sizes = Sizes(len(interface.cameras) * (1 + len(observation.history_s)), text.size, interface.state_size,
+                  ActionSpace.of(interface).size, latent.size if latent else 0)
+    return PolicyModel(config, sizes)
 
 
 def _load_tensors(model: PolicyModel, tensors: Mapping[str, Any], directory: str | Path) -> None:

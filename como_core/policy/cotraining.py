@@ -59,12 +59,14 @@ class Video:
     """The video that is trained on, as its mode has it, and what was left out and why.
 
     episodes  decoded: with pseudo-actions, provenance PSEUDO; heads, joint: with latents only
+    given     each of them as it was given, for others to prepare once more
     fit       how well left-out demonstrations were decoded; None where nothing was
     """
 
     episodes: list[Episode]
-    fit: Fit | None
-    skipped: list[tuple[str, str]]
+    given: list[Episode]
+    fit: Fit | None = None
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
 def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
@@ -72,8 +74,8 @@ def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
     """What the mode makes of the videos; None where it uses none.
 
     Decoded, a video that has pseudo-actions and no latents is taken as it is, and one with latents whose instruction
-    nobody demonstrated is skipped and named. Raises ComoError where there is no
-    video to use, or a file's cameras or latents do not fit.
+    nobody demonstrated is skipped and named. Raises ComoError where there is no video to use, or a file's cameras or
+    latents do not fit.
     """
     if config.mode == "none":
         return None
@@ -86,7 +88,7 @@ def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
         size = 0 if videos[0].latent is None else videos[0].latent.shape[1]
         for episode in (*videos, *(d for d in demonstrations if d.latent is not None)):
             require_latents(episode, size)
-        return Video([_unlabelled(video) for video in videos], None, [])
+        return Video([_unlabelled(video) for video in videos], list(videos))
     return _decoded(demonstrations, videos, interface, config)
 
 
@@ -111,22 +113,20 @@ def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[E
 def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
              config: CotrainingConfig) -> Video:
     if all(_labelled_by_others(video) for video in videos):
-        return Video(list(videos), None, [])
+        return Video(list(videos), list(videos))
     velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
     decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities)
     assert decoder.fitted is not None, "a fitted decoder knows its error"
-    episodes, skipped = [], []
-    for video in videos:
-        if _labelled_by_others(video):
-            episodes.append(video)
-        elif (video.instruction or "") in decoder.instructions:
-            episodes.append(_pseudo_labelled(video, decoder, interface))
-        else:
-            skipped.append((video.source, f"instruction {video.instruction!r} has no labelled demonstration"))
-    if not episodes:
+    known = [_labelled_by_others(video) or (video.instruction or "") in decoder.instructions for video in videos]
+    given = [video for video, usable in zip(videos, known, strict=True) if usable]
+    skipped = [(video.source, f"instruction {video.instruction!r} has no labelled demonstration")
+               for video, usable in zip(videos, known, strict=True) if not usable]
+    if not given:
         raise ComoError(f"none of {len(videos)} videos can be decoded: {skipped[0][0]}: {skipped[0][1]}; demonstrated: "
                         f"{', '.join(map(repr, decoder.instructions))}")
-    return Video(episodes, decoder.fitted, skipped)
+    episodes = [video if _labelled_by_others(video) else _pseudo_labelled(video, decoder, interface)
+                for video in given]
+    return Video(episodes, given, decoder.fitted, skipped)
 
 
 def _labelled_by_others(video: Episode) -> bool:

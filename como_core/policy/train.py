@@ -22,13 +22,14 @@ from como_core.formats.cache import FrameCache
 from como_core.interface import Interface
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.card import write_card
-from como_core.policy.checkpoint import TrainedConfig, build_model, load_weights, save_policy, text_of
+from como_core.policy.checkpoint import TrainedConfig, build_model, load_weights, save_policy
 from como_core.policy.config import PolicyConfig
 from como_core.policy.cotraining import CotrainingMode, Video, prepare_video
 from como_core.policy.data import CameraStack, Windows, WindowShape, check_demonstrations, vocabulary
 from como_core.policy.guard import Verdict, leave_out, watch
 from como_core.policy.model import PolicyModel
 from como_core.policy.normaliser import Normaliser
+from como_core.policy.text import Text, make_text
 from como_core.training.loop import History, fit
 from como_core.training.progress import track
 
@@ -81,30 +82,62 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     demonstrations = [given[i] for i in held if i < labelled]
     if labelled:
         check_demonstrations(demonstrations, interface, config.observation.state)
-    filmed = [given[i] for i in held[len(demonstrations):]]
-    verdict = _watch(demonstrations, filmed, frames, interface, config, Path(out)) if filmed else None
-    trained, normaliser = _settle(config, [*demonstrations, *filmed], demonstrations, interface)
-    model, history = _learn(demonstrations, filmed, frames, trained, normaliser, interface, Path(out), "policy",
-                            start_from)
+    places = [i - labelled for i in held[len(demonstrations):]]
+    config, instructions, text = _read_instructions(config, [given[i] for i in held])
+    ground = _Ground(frames, interface, instructions, text, Path(out))
+    raw = [video.given[i] for i in places] if video else []
+    verdict = _watch(demonstrations, raw, ground, config) if raw else None
+    filmed = [video.episodes[i] for i in places] if video else []
+    scales = _scales(config, demonstrations, [*demonstrations, *filmed], interface)
+    model, history, trained = _learn(demonstrations, filmed, ground, config, scales, start_from=start_from)
     card = write_card(trained, demonstrations, video, verdict, history, command)
-    return Trained(save_policy(out, model, trained, interface, normaliser, card), history, video, verdict)
+    return Trained(save_policy(out, model, trained, interface, scales, card), history, video, verdict)
 
 
-def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, trained: TrainedConfig,
-           normaliser: Normaliser, interface: Interface, out: Path, title: str,
-           start_from: str | Path | None = None) -> tuple[PolicyModel, History]:
-    draw = batches(demonstrations, filmed, trained, interface, normaliser, frames)
+@dataclass(frozen=True)
+class _Ground:
+    """What the trainings of one call share: pictures, the robot, how instructions are read, and where files go."""
+
+    frames: CameraStack
+    interface: Interface
+    instructions: tuple[str, ...]
+    text: Text
+    out: Path
+
+
+def _read_instructions(config: PolicyConfig, episodes: Sequence[Episode]) -> tuple[PolicyConfig, tuple[str, ...], Text]:
+    """The instructions, the encoder that reads them, and the configuration with this encoder's hash."""
+    instructions = vocabulary(episodes)
+    text = make_text(config.observation.text, instructions)
+    hashed = dataclasses.replace(config.observation.text, sha256=text.sha256)
+    return (dataclasses.replace(config, observation=dataclasses.replace(config.observation, text=hashed)),
+            instructions, text)
+
+
+def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], ground: _Ground, config: PolicyConfig,
+           scales: Normaliser, arm: str = "", start_from: str | Path | None = None
+           ) -> tuple[PolicyModel, History, TrainedConfig]:
+    """One training; `arm` names one of the guard's."""
+    episodes = [*demonstrations, *filmed]
+    windows = _windows(episodes, ground, config, scales)
+    draw = batches(windows, sum(len(e) for e in demonstrations), config)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(trained.policy.training.seed)
-        model = build_model(trained, interface, normaliser)
+        torch.manual_seed(config.training.seed)
+        model = build_model(config, ground.text, ground.interface, scales)
     begun = load_weights(model, start_from) if start_from is not None else ""
-    identity = {"policy": trained, "data": _digest([*demonstrations, *filmed]), "start": begun}
-    return model, fit(model, draw, loss, trained.policy.training, out, title, identity)
+    trained = TrainedConfig(config, ground.instructions, len(demonstrations))
+    identity = {"policy": trained, "data": _digest(episodes), "start": begun}
+    out = ground.out / "guard" / arm.replace(" ", "_") if arm else ground.out
+    title = f"guard, {arm}" if arm else "policy"
+    return model, fit(model, draw, loss, config.training, out, title, identity), trained
 
 
-def _watch(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames: CameraStack, interface: Interface,
-           config: PolicyConfig, out: Path) -> Verdict | None:
-    """The guard's verdict; None where it is off, or no instruction has two demonstrations."""
+def _watch(demonstrations: Sequence[Episode], videos: Sequence[Episode], ground: _Ground, config: PolicyConfig
+           ) -> Verdict | None:
+    """The guard's verdict; None where it is off, or no instruction has two demonstrations.
+
+    videos  as they were given, in the order of their pictures: the guard prepares them without what it leaves out
+    """
     steps = config.cotraining.guard_steps
     left_out, emptied = leave_out(demonstrations)
     if not steps or not left_out:
@@ -115,12 +148,11 @@ def _watch(demonstrations: Sequence[Episode], filmed: Sequence[Episode], frames:
         mode: CotrainingMode = config.cotraining.mode if with_video else "none"
         arm = dataclasses.replace(config, cotraining=dataclasses.replace(config.cotraining, mode=mode),
                                   training=dataclasses.replace(config.training, steps=steps))
-        video = prepare_video(kept, filmed, interface, arm.cotraining)
-        trained, normaliser = _settle(arm, [*demonstrations, *(video.episodes if video else [])], kept, interface)
-        model, _ = _learn(emptied, video.episodes if video else [], frames, trained, normaliser, interface,
-                          out / "guard" / ("with_video" if with_video else "without"),
-                          f"guard, {'with' if with_video else 'without'} video")
-        return model, _windows(demonstrations, frames, trained, interface, normaliser)
+        video = prepare_video(kept, videos, ground.interface, arm.cotraining)
+        filmed = video.episodes if video else []
+        scales = _scales(arm, kept, [*demonstrations, *filmed], ground.interface)
+        model, _, _ = _learn(emptied, filmed, ground, arm, scales, "with video" if with_video else "without")
+        return model, _windows(demonstrations, ground, arm, scales)
 
     ends = np.cumsum([len(e) for e in demonstrations])
     rows = [(int(end) - len(e), int(end)) for e, end in zip(demonstrations, ends, strict=True)
@@ -134,19 +166,14 @@ def loss(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     return terms
 
 
-def _settle(config: PolicyConfig, episodes: Sequence[Episode], demonstrations: Sequence[Episode],
-            interface: Interface) -> tuple[TrainedConfig, Normaliser]:
-    """What only the data can tell: instructions, the text encoder's hash, scales."""
-    trained = TrainedConfig(config, vocabulary(episodes), len(demonstrations))
-    sha256 = text_of(trained).sha256
-    text = dataclasses.replace(config.observation.text, sha256=sha256)
-    trained = dataclasses.replace(trained, policy=dataclasses.replace(
-        config, observation=dataclasses.replace(config.observation, text=text)))
-    latents = episodes if config.cotraining.predicts_latents else ()
+def _scales(config: PolicyConfig, demonstrations: Sequence[Episode], everything: Sequence[Episode],
+            interface: Interface) -> Normaliser:
+    """Scales of actions and states from the demonstrations; of latents, where they are predicted, from everything."""
+    latents = everything if config.cotraining.predicts_latents else ()
     space = ActionSpace.of(interface)
     if not demonstrations:
-        return trained, Normaliser.without_actions(space, latents)
-    return trained, Normaliser.fit(demonstrations, space, latents)
+        return Normaliser.without_actions(space, latents)
+    return Normaliser.fit(demonstrations, space, latents)
 
 
 def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, cache: Path
@@ -167,15 +194,11 @@ def camera_stack(episodes: Sequence[Episode], interface: Interface, size: int, c
             return CameraStack([found.frames for found in caches]), held
 
 
-def batches(demonstrations: Sequence[Episode], video: Sequence[Episode], trained: TrainedConfig, interface: Interface,
-            normaliser: Normaliser, frames: CameraStack | np.ndarray) -> Draw:
+def batches(windows: Windows, boundary: int, config: PolicyConfig) -> Draw:
     """A function that draws a batch: `video_share` of it from the video, where there is any.
 
-    frames  uint8 [N, C, H, W, 3]: the pictures of the demonstrations, then of the video.
+    boundary  rows of `windows` that are of demonstrations; those behind are of video
     """
-    config = trained.policy
-    windows = _windows([*demonstrations, *video], frames, trained, interface, normaliser)
-    boundary = sum(len(e) for e in demonstrations)
     labelled, filmed = windows.starts[windows.starts < boundary], windows.starts[windows.starts >= boundary]
     from_video = round(config.cotraining.video_share * config.training.batch_size) if len(filmed) else 0
     from_video = from_video if len(labelled) else config.training.batch_size
@@ -189,13 +212,12 @@ def batches(demonstrations: Sequence[Episode], video: Sequence[Episode], trained
     return draw
 
 
-def _windows(episodes: Sequence[Episode], frames: CameraStack | np.ndarray, trained: TrainedConfig,
-             interface: Interface, normaliser: Normaliser) -> Windows:
-    config = trained.policy
-    shape = WindowShape(config.chunk_steps, interface.action.rate_hz, config.observation.state,
-                        ActionSpace.of(interface), config.observation.history_s, config.cotraining.mode == "decoded")
-    text = text_of(trained).features(trained.instructions)
-    return Windows.of(episodes, frames, trained.instructions, text, normaliser, shape)
+def _windows(episodes: Sequence[Episode], ground: _Ground, config: PolicyConfig, scales: Normaliser) -> Windows:
+    action = ground.interface.action
+    shape = WindowShape(config.chunk_steps, action.rate_hz, config.observation.state, ActionSpace.of(ground.interface),
+                        config.observation.history_s, config.cotraining.mode == "decoded")
+    features = ground.text.features(ground.instructions)
+    return Windows.of(episodes, ground.frames, ground.instructions, features, scales, shape)
 
 
 def _digest(episodes: Sequence[Episode]) -> str:
