@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from como_core.bench import clips, labelling, learning, memory, motion
 from como_core.bench.measure import Report, Row, in_turns, machine, matmul_flops_per_s
+from como_core.bench.policy import HORIZON, FreshPolicy, comparable, like
 from como_core.cli import main as cli
 from como_core.errors import OutputError
 from como_core.formats.video import CAMERA, read_video
+from como_core.interface import load_interface
 from como_core.motion.engine import cores
 from como_core.motion.model import MotionModel
 from como_core.motion.train import MotionLoss
+from como_core.resources import resource
 
 
 def test_the_whole_of_it_runs_and_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +44,7 @@ def test_the_whole_of_it_runs_and_is_written(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_name_that_is_not_there_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "relabel"]) == 2
-    assert "no benchmark 'relabel'; there are: motion, node" in capsys.readouterr().err
+    assert "no benchmark 'relabel'; there are: motion, node, policy" in capsys.readouterr().err
 
 
 def test_the_node_is_measured_beside_the_least_one(tmp_path: Path) -> None:
@@ -54,6 +58,29 @@ def test_the_node_is_measured_beside_the_least_one(tmp_path: Path) -> None:
     lost = rows["1 camera 224x224 raw: frames without a command"]
     assert lost["unit"] == "of 30" and lost["value"] < 15
     assert any("jitter" in name for name in rows)
+
+
+def test_policies_are_measured_alone_and_a_peer_that_is_none_is_refused(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "policy.json"
+    assert cli.main(["bench", "policy", "--quick", "--json", str(out)]) == 0
+    rows = {row["name"].partition(" (")[0] + row["name"].rpartition(")")[2]: row
+            for row in json.loads(out.read_text())["rows"]}
+    assert len(rows) == 4 and all(row["value"] > 0 for row in rows.values())
+    assert rows["preset diffusion: one chunk"]["unit"] == "ms"
+    for python, said in ((sys.executable, "its process ended: "), (tmp_path / "none", "No such file")):
+        assert cli.main(["bench", "policy", "--quick", "--peer", str(python)]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main(["bench", "motion", "--quick", "--peer", sys.executable]) == 2
+    assert "--peer belongs to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("network", ["mlp", "transformer", "autoregressive"])
+def test_ours_is_made_as_large_as_the_peer(network: str) -> None:
+    robot = load_interface(resource("config/interfaces/pusht.yaml"))
+    config = like(51_545_986, comparable(network, (), robot, 2), robot)
+    assert FreshPolicy(config, robot).parameters == pytest.approx(51_545_986, rel=0.01)
+    assert config.observation.image_size == 96 and config.chunk_steps == HORIZON
 
 
 def test_cases_are_measured_in_turns_after_a_warm_up() -> None:

@@ -12,7 +12,7 @@ from motion_clips import squares
 
 from como_core.motion.config import load_preset, with_options
 from como_core.motion.mixture import Mixture
-from como_core.motion.train import time_steps
+from como_core.motion.train import time_motion_steps
 from como_core.motion.train_data import open_training_data
 
 
@@ -34,6 +34,6 @@ def test_drawing_costs_less_than_a_twentieth_of_a_step(tmp_path: Path) -> None:
     """At the size of the preset; training draws ahead in a thread besides."""
     config = with_options(load_preset("como"), gap_s=0.1)
     data = open_training_data(squares(20), Mixture.of_one("squares", 20), config, None, tmp_path)
-    times = time_steps(data, config, steps=20)
+    times = time_motion_steps(data, config, steps=20)
     assert times.sample_s < 0.05 * times.compute_s
-    assert times.pairs_per_s == pytest.approx(config.loop.batch_size / times.compute_s)
+    assert times.samples_per_s == pytest.approx(config.loop.batch_size / times.compute_s)

@@ -16,7 +16,7 @@ from como_core.formats.sources import open_sources
 from como_core.motion.config import MotionConfig
 from como_core.motion.mixture import Mixture
 from como_core.motion.model import MotionModel
-from como_core.motion.train import REPORT, MotionLoss, time_steps, train
+from como_core.motion.train import REPORT, MotionLoss, time_motion_steps, train
 from como_core.motion.train_data import TrainingData, open_training_data
 
 _MATRIX = 2048
@@ -36,7 +36,7 @@ def learning_rows(name: str, config: MotionConfig, clips: list[Path], work: Path
     drawing: list[float] = []
 
     def pairs_per_s() -> float:
-        times = time_steps(data, config, steps=counted, device="cpu")
+        times = time_motion_steps(data, config, steps=counted, device="cpu")
         drawing.append(times.sample_s / (times.sample_s + times.compute_s))
         return config.loop.batch_size / times.compute_s
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from torch import nn
 
 from como_core import __version__
@@ -33,6 +30,7 @@ from como_core.training.checkpoint import save_checkpoint
 from como_core.training.loop import History, TrainingError, fit
 from como_core.training.progress import duration
 from como_core.training.ranks import Device, first_goes_first, join, processes, quiet_unless_first, rank, wait_for_all
+from como_core.training.timing import StepTimes, time_steps
 
 REPORT = "run.json"
 
@@ -75,41 +73,11 @@ def train(episodes: Sequence[Episode], config: MotionConfig, out: str | Path, ca
     return model, history
 
 
-@dataclass(frozen=True)
-class StepTimes:
-    """Seconds of a training step: to draw its batch, which training does in a thread meanwhile, and to compute."""
-
-    sample_s: float
-    compute_s: float
-    pairs_per_s: float
-
-
-def time_steps(data: TrainingData, config: MotionConfig, steps: int = 30, warmup: int = 5, device: Device = "auto",
-               features: np.ndarray | None = None) -> StepTimes:
-    """Draw and compute `steps` training steps one after the other, after `warmup` others, and take their times.
-
-    Medians over steps; `pairs_per_s` is what training makes of it, where the slower of both counts.
-    """
-    place = join(device)
+def time_motion_steps(data: TrainingData, config: MotionConfig, steps: int = 30, warmup: int = 5,
+                      device: Device = "auto", features: np.ndarray | None = None) -> StepTimes:
+    """How long training steps of a fresh model take on `data`."""
     model, loss = _build(config)
-    model.to(place).train()
-    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4, fused=True)
-    sampler, times = data.sampler(config, features), []
-    for step in range(warmup + steps):
-        start = time.perf_counter()
-        batch = sampler(np.random.default_rng(step))
-        drawn = time.perf_counter()
-        batch = send_to_device(batch, place)
-        with torch.autocast(place.type, torch.bfloat16, enabled=config.loop.precision == "bf16"):
-            total = loss(model, batch)["loss"]
-        optimiser.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.loop.clip_norm)
-        optimiser.step()
-        float(total.detach())  # waits for the device
-        times.append((drawn - start, time.perf_counter() - drawn))
-    sample_s, compute_s = np.median(times[warmup:], axis=0).tolist()
-    return StepTimes(sample_s, compute_s, config.loop.batch_size / max(sample_s, compute_s))
+    return time_steps(model, data.sampler(config, features), loss, config.loop, steps, warmup, join(device))
 
 
 class MotionLoss:
