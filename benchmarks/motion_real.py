@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from benchmarks.results import Results, Row, cell
+from como_core.config import with_options
 from como_core.episode import Episode
 from como_core.formats.sources import open_sources
 from como_core.motion.clip import label_clip
-from como_core.motion.config import load_preset, presets, with_options
+from como_core.motion.config import load_preset, presets
 from como_core.motion.measure.evaluate import Measures, action_names, evaluate
 from como_core.motion.targets import Target
 from como_core.motion.train import train

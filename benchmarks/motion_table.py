@@ -24,8 +24,9 @@ from benchmarks import motion_data
 from benchmarks.motion_conditions import CONDITIONS, changed
 from benchmarks.motion_pages import pages
 from benchmarks.results import Results, Row, share
+from como_core.config import with_options
 from como_core.episode import Episode
-from como_core.motion.config import MotionConfig, load_preset, presets, with_options
+from como_core.motion.config import MotionConfig, load_preset, presets
 from como_core.motion.measure.evaluate import Measures, evaluate
 from como_core.motion.mixture import Mixture
 from como_core.motion.train import train

@@ -27,12 +27,12 @@ from benchmarks import policy_gap
 from benchmarks.episodes import load_episodes, save_episodes
 from benchmarks.results import FOLDER, alone, read_rows, share, write_rows
 from benchmarks.supervised_idm import label as label_supervised
+from como_core.config import with_options
 from como_core.episode import Episode
 from como_core.formats.trials import Trial
 from como_core.interface import load_interface
 from como_core.motion.clip import label_clip
 from como_core.motion.config import load_preset as load_motion_preset
-from como_core.motion.config import with_options
 from como_core.motion.model import load_motion
 from como_core.motion.train import train as train_motion
 from como_core.policy.checkpoint import load_policy

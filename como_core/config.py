@@ -12,7 +12,8 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -76,6 +77,43 @@ def save(config: Any, path: str | Path) -> None:
 def to_yaml(config: Any) -> str:
     """The YAML text of a dataclass, keys in declaration order."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=110)
+
+
+def with_options(settings: T, **options: Any) -> T:
+    """`settings` with dotted keys replaced: with_options(settings, **{"loss.kl": 1e-6, "latent_size": 32}).
+
+    Raises ConfigError for an unknown key or a value that does not fit.
+    """
+    tree = to_dict(settings)
+    for key, value in options.items():
+        *parents, leaf = key.split(".")
+        place = tree
+        for parent in parents:
+            if not isinstance(place.get(parent), dict):
+                raise ConfigError(f"option {key!r}: unknown key {parent!r}; {nearest(parent, place)}")
+            place = place[parent]
+        place[leaf] = value
+    return build(type(settings), tree, "options")
+
+
+def parse_options(given: Iterable[str]) -> dict[str, Any]:
+    """Dotted keys and values of texts such as "loss.kl=1e-6", values as in YAML. Raises ConfigError for other texts."""
+    options: dict[str, Any] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"option {text!r}: expected KEY=VALUE, such as loss.kl=1e-6")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"option {text!r}: {value!r} is no value: {reason}") from error
+        if isinstance(options[key], bool) and value.lower() not in ("true", "false"):
+            options[key] = value  # precision=no is no falsehood
+        if isinstance(options[key], str):
+            with suppress(ValueError):  # to YAML 1e-6 is a text, 1.0e-6 a number
+                options[key] = float(value)
+    return options
 
 
 def nearest(key: str, valid: typing.Iterable[str]) -> str:

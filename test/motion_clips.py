@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from como_core.config import with_options
 from como_core.episode import Episode
-from como_core.motion.config import MotionConfig, load_preset, with_options
+from como_core.motion.config import MotionConfig, load_preset
 
 SIZE = 32
 FPS = 20.0

@@ -13,15 +13,20 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from policy_data import config
 
+from como_core.cli.main import main
+from como_core.config import save
 from como_core.errors import ComoError
+from como_core.formats.libero import from_command, to_command
+from como_core.formats.sources import open_sources
 from como_core.interface import load_interface
+from como_core.policy.checkpoint import load_policy
 from como_core.resources import resource
 from como_core.simulation import libero_files
 from como_core.simulation.environment import SimulationError, check_env, make_env
 from como_core.simulation.graphics import select_backend
-from como_core.simulation.libero_files import read_demonstrations
-from como_core.simulation.robosuite_arm import RobosuiteArm, from_command, rotation_vector, to_command
+from como_core.simulation.robosuite_arm import RobosuiteArm, rotation_vector
 
 INTERFACE = load_interface(resource("config/interfaces/libero.yaml"))
 TASK = "libero_goal/turn_on_the_stove"
@@ -61,7 +66,7 @@ def _recording(path: Path, actions: np.ndarray) -> None:
         demo["actions"] = actions
         seen = np.zeros((steps, 8, 8, 3), np.uint8)
         seen[:, -1] = np.arange(1, steps + 1)[:, None, None]
-        demo["obs/agentview_rgb"] = seen
+        demo["obs/agentview_rgb"] = demo["obs/eye_in_hand_rgb"] = seen
         demo["obs/ee_states"] = np.arange(steps)[:, None] + np.zeros((1, 6))
         demo["obs/gripper_states"] = np.zeros((steps, 2))
         demo["obs/joint_states"] = np.zeros((steps, 7))
@@ -71,7 +76,7 @@ def test_demonstrations_come_in_the_units_and_the_order_of_the_env(tmp_path: Pat
     commands = np.zeros((5, 7))
     commands[:, 0], commands[:, 6] = np.arange(5) / 10, [-1, -1, 1, 1, 1]
     _recording(tmp_path / "demo.hdf5", commands)
-    (episode,) = read_demonstrations(tmp_path / "demo.hdf5")
+    (episode,) = open_sources([tmp_path / "demo.hdf5"], INTERFACE).episodes
     assert episode.action is not None and episode.state is not None
     assert len(episode) == 4 and episode.state.shape[1] == INTERFACE.state_size
     np.testing.assert_allclose(np.diff(episode.timestamps), 0.05)
@@ -84,7 +89,22 @@ def test_demonstrations_come_in_the_units_and_the_order_of_the_env(tmp_path: Pat
     assert frames[1:3].shape == (2, 8, 8, 3) and frames[-1][0, 0, 0] == 4 and episode.instruction == "turn on the stove"
     _recording(tmp_path / "short.hdf5", commands[:1])
     with pytest.raises(ComoError, match="demo_0: expected two or more steps"):
-        read_demonstrations(tmp_path / "short.hdf5")
+        open_sources([tmp_path / "short.hdf5"], INTERFACE)
+
+
+def test_a_policy_is_trained_on_the_recorded_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _recording(tmp_path / "demo.hdf5", np.linspace(-1, 1, 28 * 7).reshape(28, 7))
+    save(config("none", steps=3), tmp_path / "tiny.yaml")
+    words = ["policy", "train", "--demos", tmp_path / "demo.hdf5", "--preset", tmp_path / "tiny.yaml", "--interface",
+             resource("config/interfaces/libero.yaml"), "--set", "training.batch_size=4", "-o", tmp_path / "run"]
+    assert main([str(word) for word in words]) == 0
+    assert "1 demonstrations, 0 labelled videos, 0 skipped" in capsys.readouterr().out
+    policy = load_policy(tmp_path / "run")
+    assert policy.interface == INTERFACE and policy.instructions == ("turn on the stove",)
+    assert "3 steps of 4" in (tmp_path / "run" / "card.md").read_text()
+    words[words.index("training.batch_size=4")] = "training.batch_sise=4"
+    assert main([str(word) for word in words]) == 2
+    assert "batch_sise" in (said := capsys.readouterr().err) and "batch_size" in said
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libero") is not None, reason="hf-libero is installed")

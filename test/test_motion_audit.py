@@ -9,8 +9,8 @@ import pytest
 import torch
 from moving_square import FPS, moving_square, tiny
 
+from como_core.config import with_options
 from como_core.episode import Episode
-from como_core.motion.config import with_options
 from como_core.motion.measure.appearance import appearance
 from como_core.motion.measure.audit import AuditLine, audit
 from como_core.motion.measure.eye import Encoded, Eye, View, encode_all

@@ -10,8 +10,9 @@ import pytest
 import torch
 import transformers
 
+from como_core.config import with_options
 from como_core.motion.backbone import BackboneError, PretrainedBackbone
-from como_core.motion.config import MotionConfig, load_preset, with_options
+from como_core.motion.config import MotionConfig, load_preset
 from como_core.motion.losses import motion_loss
 from como_core.motion.model import MotionModel, load_motion, to_pixels
 from como_core.training.checkpoint import save_checkpoint

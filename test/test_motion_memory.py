@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from motion_clips import squares
 
-from como_core.motion.config import load_preset, with_options
+from como_core.config import with_options
+from como_core.motion.config import load_preset
 from como_core.motion.mixture import Mixture
 from como_core.motion.train import time_motion_steps
 from como_core.motion.train_data import open_training_data

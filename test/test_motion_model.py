@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from como_core.motion.config import MotionConfig, load_preset, presets, with_options
+from como_core.config import with_options
+from como_core.motion.config import MotionConfig, load_preset, presets
 from como_core.motion.losses import contrast_loss, motion_loss, prediction_loss
 from como_core.motion.model import MotionModel, to_frames, to_pixels
 

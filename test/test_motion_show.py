@@ -11,8 +11,8 @@ import pytest
 from moving_square import FPS, moving_square, tiny
 
 from como_core.cli import motion as cli
+from como_core.config import with_options
 from como_core.formats.video import write_video
-from como_core.motion.config import with_options
 from como_core.motion.flow import flow_of, mean_flow
 from como_core.motion.model import MotionModel
 from como_core.motion.show import Picture, show

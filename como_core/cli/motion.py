@@ -55,7 +55,8 @@ def train(
             frames, 32 GB for features.
         device: Where to compute; auto takes a GPU where there is one.
     """
-    from como_core.motion.config import load_preset, parse_options, with_options
+    from como_core.config import parse_options, with_options
+    from como_core.motion.config import load_preset
     from como_core.motion.mixture import open_mixture
     from como_core.motion.train import train as run
     from como_core.training.progress import track

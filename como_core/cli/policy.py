@@ -15,6 +15,8 @@ def train(
     preset: str = "diffusion",
     mode: Literal["none", "decoded", "heads", "joint"] | None = None,
     labels: float = 1.0,
+    size: Literal["small", "full"] = "small",
+    options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE ...")] = (),
     interface: Path | None = None,
     steps: int | None = None,
     seed: int | None = None,
@@ -30,7 +32,7 @@ def train(
         como policy train --demos bags/ --mode none -o runs/labels_alone
 
     Args:
-        demos: Bags with actions, or folders of them.
+        demos: Recordings with actions, or folders of them: bags, and with --interface HDF5 files and LeRobot data sets.
         output: Folder for the checkpoint, the training state and the TensorBoard log.
         videos: Folders that `como relabel` wrote. To decode, the demonstrations must be labelled there too.
         preset: A name in config/policy/ (diffusion, autoregressive), or a YAML file of your own.
@@ -39,6 +41,10 @@ def train(
             where there are no videos.
         labels: Share of the demonstrations of each instruction whose actions are read, 0 to 1; the others are video,
             if they have latents. With 0 (modes heads and joint) it learns motion and no action, to start from.
+        size: How large the network is and how long it trains: small (minutes on two cores) or full (a DiT-B, for a
+            GPU).
+        options: Settings to change, by their keys in the YAML files, such as cotraining.video_share=0.25
+            diffusion.sampler=ddim observation.state=true
         interface: The robot's interface YAML; the one inside the bags where not given.
         steps: Training steps; the preset's where not given.
         seed: Of the weights and batches; the preset's where not given.
@@ -48,13 +54,15 @@ def train(
     import shlex
     import sys
 
+    from como_core.config import parse_options, with_options
     from como_core.interface import load_interface
     from como_core.policy.config import load_preset
     from como_core.policy.cotraining import keep_labels
     from como_core.policy.sources import open_training_data, recorded_interface
     from como_core.policy.train import train as run
 
-    config = load_preset(preset, mode=mode or (None if videos else "none"), steps=steps, seed=seed)
+    config = load_preset(preset, mode or (None if videos else "none"), steps, seed, size)
+    config = with_options(config, **parse_options(options))
     robot = load_interface(interface) if interface else recorded_interface(demos)
     data = open_training_data(demos, videos, robot, config.observation.state)
     print(data.summary())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
+from como_core.formats import libero
 from como_core.formats.bag_layout import is_bag
 from como_core.formats.hdf5 import HDF5_SUFFIXES, hdf5_action_names, list_demos, read_demo
 from como_core.formats.labels import read_labels, with_labels
@@ -69,7 +70,8 @@ def open_sources(
 
     A file that holds many gives them all, in their own order, as `path#member`, and such a source may itself be given.
     A folder with the manifest of `como relabel` gives the recordings that it names, with their labels; one that is also
-    found without labels is given with them. `interface` is the one that bags are read by, their own where None.
+    found without labels is given with them. `interface` is the one that bags are read by, their own where None; with
+    LIBERO's, HDF5 demonstrations come in its units and order.
     `progress` may wrap the loop over recordings, to show where it is.
 
     Raises ComoError for a path that does not exist, and where nothing at all can be read.
@@ -84,6 +86,9 @@ def open_sources(
             episode = read()
             if label_file is not None:
                 episode = with_labels(episode, read_labels(label_file), source)
+            if interface is not None and interface.name == libero.INTERFACE and episode.action is not None and (
+                    _is_hdf5(split_source(source)[0])):
+                episode = libero.by_interface(episode)
             sources.episodes.append(episode)
         except ComoError as error:
             sources.skipped.append((source, str(error)))

@@ -10,12 +10,8 @@ preset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from como_core import config
 from como_core.resources import resources
@@ -271,40 +267,3 @@ def load_preset(name: str, size: Size = "small") -> MotionConfig:
     if size not in sizes:
         raise config.ConfigError(f"no size {size!r}; {config.nearest(size, sizes)}")
     return config.load(MotionConfig, found.get(name, name), base=sizes[size])
-
-
-def with_options(settings: MotionConfig, **options: Any) -> MotionConfig:
-    """`settings` with dotted keys replaced: with_options(settings, **{"loss.kl": 1e-6, "latent_size": 32}).
-
-    Raises ConfigError for an unknown key or a value that does not fit.
-    """
-    tree = config.to_dict(settings)
-    for key, value in options.items():
-        *parents, leaf = key.split(".")
-        place = tree
-        for parent in parents:
-            if not isinstance(place.get(parent), dict):
-                raise config.ConfigError(f"option {key!r}: unknown key {parent!r}; {config.nearest(parent, place)}")
-            place = place[parent]
-        place[leaf] = value
-    return config.build(MotionConfig, tree, "options")
-
-
-def parse_options(given: Iterable[str]) -> dict[str, Any]:
-    """Dotted keys and values of texts such as "loss.kl=1e-6", values as in YAML. Raises ConfigError for other texts."""
-    options: dict[str, Any] = {}
-    for text in given:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise config.ConfigError(f"option {text!r}: expected KEY=VALUE, such as loss.kl=1e-6")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise config.ConfigError(f"option {text!r}: {value!r} is no value: {reason}") from error
-        if isinstance(options[key], bool) and value.lower() not in ("true", "false"):
-            options[key] = value  # precision=no is no falsehood
-        if isinstance(options[key], str):
-            with suppress(ValueError):  # to YAML 1e-6 is a text, 1.0e-6 a number
-                options[key] = float(value)
-    return options

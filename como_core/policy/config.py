@@ -1,11 +1,11 @@
-"""Settings of a policy and its training; the presets in config/policy/ are files of these.
+"""Settings of a policy and its training: a preset in config/policy/ says what a method is, a size in
+config/policy/sizes/ how large it is and how long it trains.
 
     config = load_preset("diffusion", mode="decoded")
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ from como_core.resources import resources
 from como_core.training.loop import LoopConfig
 
 Family = Literal["diffusion", "autoregressive"]
+Size = Literal["small", "full"]
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,17 @@ class PolicyConfig:
 
 
 def load_preset(name: str, mode: CotrainingMode | None = None, steps: int | None = None,
-                seed: int | None = None) -> PolicyConfig:
+                seed: int | None = None, size: Size = "small") -> PolicyConfig:
     """The settings of preset `name` in config/policy/, or of the YAML file at path `name`, with what is given changed.
 
-    Raises ConfigError, naming the nearest preset, where there is none.
+    A file of one's own need only say what differs from the size, a file in config/policy/sizes/. Raises ConfigError,
+    naming the nearest preset, where there is none.
     """
-    presets = resources("config/policy")
+    presets, sizes = resources("config/policy"), resources("config/policy/sizes")
     if name not in presets and not name.endswith((".yaml", ".yml")):
         raise configuration.ConfigError(f"no policy preset {name!r}; {configuration.nearest(name, presets)}")
-    config = configuration.load(PolicyConfig, presets.get(name, name))
-    loop, cotraining = config.training, config.cotraining
-    loop = dataclasses.replace(loop, steps=loop.steps if steps is None else steps,
-                               seed=loop.seed if seed is None else seed)
-    cotraining = dataclasses.replace(cotraining, mode=mode or cotraining.mode)
-    return dataclasses.replace(config, cotraining=cotraining, training=loop)
+    if size not in sizes:
+        raise configuration.ConfigError(f"no size {size!r}; {configuration.nearest(size, sizes)}")
+    config = configuration.load(PolicyConfig, presets.get(name, name), base=sizes[size])
+    given = {"cotraining.mode": mode, "training.steps": steps, "training.seed": seed}
+    return configuration.with_options(config, **{key: value for key, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""What the package hf-libero holds on disk: tasks, start states, instructions; and its recorded demonstrations.
+"""What the package hf-libero holds on disk: tasks, start states, instructions.
 
 Nothing here imports libero, which asks on the terminal for a folder, and downloads, when it is imported.
 """
@@ -16,11 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from como_core.episode import Episode, Frames
-from como_core.errors import ComoError
-from como_core.formats.hdf5 import list_demos, read_demo
 from como_core.simulation.environment import SimulationError
-from como_core.simulation.robosuite_arm import from_command
 
 ASSETS = ("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects", "turbosquid_objects")
 _LANGUAGE = re.compile(r"\(:language\s+([^)]*)\)")
@@ -102,41 +98,3 @@ def configure() -> None:
              "datasets": root.parent / "datasets", "assets": assets()}
     (folder / "config.yaml").write_text(yaml.safe_dump({key: str(path) for key, path in paths.items()}))
     os.environ["LIBERO_CONFIG_PATH"] = str(folder)
-
-
-def read_demonstrations(path: str | Path) -> list[Episode]:
-    """Demonstrations of a LIBERO HDF5 file as this Env would have recorded them: actions in m/s, rad/s and [0, 1].
-
-    In the file the pictures and state of a row were taken after the action of that row; here each step has the action
-    that follows it, and the last step, which has none, is left out. Raises Hdf5Error for a file that cannot be read,
-    ComoError where a demonstration has no actions of 7 values.
-    """
-    episodes = []
-    for demo in list_demos(path):
-        found = read_demo(path, demo)
-        if found.action is None or found.action.shape[1] != 7 or len(found) < 2:
-            raise ComoError(f"{found.source}: expected two or more steps with actions of 7 values, as LIBERO records")
-        steps = len(found) - 1
-        images: dict[str, Frames] = {name: _FirstFrames(frames, steps) for name, frames in found.images.items()}
-        episodes.append(Episode(found.timestamps[:steps], images, found.source,
-                                state=None if found.state is None else found.state[:steps],
-                                action=from_command(found.action[1:]), instruction=found.instruction))
-    return episodes
-
-
-class _FirstFrames:
-    """The first `count` of some frames, decoded when asked for."""
-
-    def __init__(self, frames: Frames, count: int) -> None:
-        self._frames, self._count = frames, count
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (self._count, *self._frames.shape[1:])
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-        chosen = np.arange(self._count)[index]
-        return self._frames[int(chosen) if chosen.ndim == 0 else chosen]

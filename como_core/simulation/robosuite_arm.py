@@ -10,28 +10,11 @@ from typing import Any
 
 import numpy as np
 
-PERIOD_S = 0.05
-# What the hand reaches at a command of 1, m/s and rad/s, measured with robosuite 1.4.0. Its OSC_POSE sets the goal
-# 0.05 m or 0.5 rad ahead of where the hand is, and the hand covers a quarter of that before the next command. Turning
-# falls short of this at large commands.
-FULL_SPEED = np.array([0.25] * 3 + [2.5] * 3)
+from como_core.formats.libero import to_command
 
+PERIOD_S = 0.05
 # Camera of the interface -> of robosuite.
 CAMERAS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}
-
-
-def to_command(action: np.ndarray) -> np.ndarray:
-    """robosuite's command [..., 7] in [-1, 1], gripper 1 closed, of an action in SI units [..., 7]."""
-    action = np.asarray(action, np.float64)
-    twist = action[..., :6] / FULL_SPEED
-    return np.clip(np.concatenate([twist, 2.0 * action[..., 6:] - 1.0], axis=-1), -1.0, 1.0)
-
-
-def from_command(command: np.ndarray) -> np.ndarray:
-    """The action in SI units, float32 [..., 7], of a command of robosuite as demonstrations hold it."""
-    command = np.clip(np.asarray(command, np.float64), -1.0, 1.0)
-    twist = command[..., :6] * FULL_SPEED
-    return np.concatenate([twist, (command[..., 6:] + 1.0) / 2.0], axis=-1).astype(np.float32)
 
 
 class RobosuiteArm:
