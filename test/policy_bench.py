@@ -156,6 +156,8 @@ class Robot:
     silent    names of streams that send nothing
     frozen    names of streams that repeat the stamp which they had when they froze
     image     what the cameras send, uint8 [H, W, 3]
+    late_s    how long before it is sent a picture was taken, as its stamp says
+    drifts    the hand's x is the seconds since the start, at the stamp of its message
     clock_s   start of a simulated clock, published on /clock; None for the wall's time
     """
 
@@ -167,10 +169,12 @@ class Robot:
         camera = next(iter(interface.cameras.values()))
         self.silent: set[str] = set()
         self.frozen: dict[str, int] = {}
+        self.late_s, self.drifts = 0.0, False
         self.image = np.full((camera.height, camera.width, 3), 90, np.uint8)
         self.values = {name: np.full(len(s.names), 0.5, np.float32) for name, s in interface.state.items()}
         self.values |= {name: np.array([0.0, 0.6, 0.3], np.float32) for name in ("ee_pose",) if name in self.values}
         self.clock_s = clock_s
+        self.start_ns = self._now_ns()
         streams = {**interface.cameras, **interface.state}
         self._out = {name: qos.publish(bench.node, message_class(stream.type), stream.topic, qos.stream())
                      for name, stream in streams.items()}
@@ -206,8 +210,10 @@ class Robot:
                     continue
                 ns = self.frozen.get(name, self._now_ns())
                 if name in self._interface.cameras:
-                    publisher.publish(self._picture(name, ns))
+                    publisher.publish(self._picture(name, ns - round(self.late_s * 1e9)))
                 else:
+                    if self.drifts and name == "ee_pose":
+                        self.values[name][0] = (ns - self.start_ns) / 1e9
                     stream = self._interface.state[name]
                     publisher.publish(state_message(self.values[name], stream, ns, self._interface.action.frame))
 

@@ -31,6 +31,7 @@ class Script:
     warm_up_s    of thinking in warm_up
     jump_from    number of the chunk from which on 1.0 is added to everything
     prefix_file  JSON lines of Observation.prefix, one a chunk
+    seen_file    JSON lines of Observation.stamp_s and state, one a chunk
     """
 
     action: tuple[float, ...]
@@ -43,6 +44,7 @@ class Script:
     warm_up_s: float = 0.0
     jump_from: int = 1_000_000
     prefix_file: Path | None = None
+    seen_file: Path | None = None
 
 
 class ScriptedPolicy:
@@ -66,6 +68,9 @@ class ScriptedPolicy:
             prefix = None if observation.prefix is None else observation.prefix.tolist()
             with script.prefix_file.open("a") as file:
                 file.write(json.dumps(prefix) + "\n")
+        if script.seen_file is not None:
+            with script.seen_file.open("a") as file:
+                file.write(json.dumps([observation.stamp_s, np.asarray(observation.state).tolist()]) + "\n")
         times_s = np.arange(script.steps) / self.interface.action.rate_hz
         self._first_s = observation.stamp_s if self._first_s is None else self._first_s
         values = np.tile(np.array(script.action), (script.steps, 1)) + script.count * np.arange(script.steps)[:, None]

@@ -311,6 +311,16 @@ def test_the_state_is_that_of_the_image_not_the_newest() -> None:
     assert buffer.snapshot().state == pytest.approx([1.0, 0, 0, 7])
 
 
+def test_a_late_picture_finds_its_state_among_those_of_a_robot_at_1_khz() -> None:
+    buffer = ObservationBuffer(SAWYER)
+    buffer.put_image("front", 9.75, 0.0, lambda: PICTURE)  # the oldest that max_age_s lets pass
+    for i in range(10_000):
+        buffer.put_state("ee_pose", 1e-3 * i, np.array([1e-3 * i, 0, 0], np.float32))
+        buffer.put_state("gripper", 1e-3 * i, np.array([7], np.float32))
+    assert buffer.snapshot().state == pytest.approx([9.75, 0, 0, 7], abs=1e-4)
+    assert max(map(len, buffer._states.values())) < 400, "and no more than these are kept"
+
+
 def test_earlier_pictures_are_those_of_their_time_and_the_first_one_stands_for_what_was_before() -> None:
     buffer = ObservationBuffer(SAWYER, history_s=(0.1, 0.2))
     for name in ("ee_pose", "gripper"):

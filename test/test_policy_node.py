@@ -111,6 +111,19 @@ def test_one_camera_that_freezes_stops_the_output_while_the_states_stay_fresh(be
         bench.wait_commands(10)
 
 
+def test_a_late_picture_goes_with_the_state_of_its_stamp(bench: Bench, start: Start, tmp_path: Path) -> None:
+    """Receive times play no part: the hand has moved on while the picture was under way."""
+    seen_file = tmp_path / "seen.jsonl"
+    with robot(bench) as arm:
+        arm.late_s, arm.drifts = 0.15, True
+        start(replace(FORWARD, seen_file=seen_file))
+        bench.wait_commands(40)
+    seen = [json.loads(line) for line in seen_file.read_text().splitlines()]
+    since_start = np.array([stamp_s for stamp_s, _ in seen]) - arm.start_ns / 1e9
+    assert len(seen) >= 3
+    np.testing.assert_allclose([state[0] for _, state in seen[2:]], since_start[2:], atol=0.01)
+
+
 def test_an_interface_that_differs_is_refused_by_its_key(bench: Bench, start: Start, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     config.save(replace(INTERFACE, action=replace(INTERFACE.action, hold_s=0.2)), other)

@@ -15,8 +15,8 @@ from como_core.action_chunk import Observation
 from como_core.errors import ComoError
 from como_core.interface import Interface, state_vector
 
-# States of this many messages are kept to be interpolated at the image's stamp: 0.16 s at 200 Hz.
-_HISTORY = 32
+# States are kept for as long as an image may be late. This many messages are the most, whatever their stamps say.
+_LARGEST_HISTORY = 4096
 
 Decode = Callable[[], np.ndarray]
 
@@ -62,6 +62,7 @@ class ObservationBuffer:
 
     def __init__(self, interface: Interface, history_s: tuple[float, ...] = ()) -> None:
         self._interface, self._history_s = interface, history_s
+        self._late_s = max((camera.max_age_s for camera in interface.cameras.values()), default=0.0)
         self.instruction: str | None = None
         self.clear()
 
@@ -69,7 +70,7 @@ class ObservationBuffer:
         """Forget images and states; the instruction stays."""
         self._images: dict[str, deque[_Image]] = {}
         self._states: dict[str, deque[tuple[float, np.ndarray]]] = {
-            name: deque(maxlen=_HISTORY) for name in self._interface.state}
+            name: deque(maxlen=_LARGEST_HISTORY) for name in self._interface.state}
 
     def put_image(self, name: str, stamp_s: float, arrival_s: float, decode: Decode) -> None:
         images = self._images.setdefault(name, deque())
@@ -87,6 +88,8 @@ class ObservationBuffer:
             # Interpolation needs increasing stamps: a repeated or reordered one starts anew.
             history.clear()
         history.append((stamp_s, values))
+        while len(history) > 2 and history[1][0] <= stamp_s - self._late_s:
+            history.popleft()
 
     def newest_state(self) -> dict[str, np.ndarray]:
         """The last values of every state stream that has any."""
