@@ -57,7 +57,7 @@ def state_values(message: Any, stream: StateStream) -> np.ndarray:
     if stream.type == "sensor_msgs/msg/JointState":
         return _joint_values(message, stream)
     root = getattr(message, _ROOT[stream.type])
-    return np.array([_field(root, name, stream.topic) for name in stream.names], np.float32)
+    return _float32([_field(root, name, stream.topic) for name in stream.names])
 
 
 def state_message(values: np.ndarray, stream: StateStream, ns: int, frame: str = "") -> Any:
@@ -106,7 +106,17 @@ def _joint_values(message: Any, stream: StateStream) -> np.ndarray:
     if missing:
         raise ComoError(f"topic {stream.topic!r}: no {stream.field} of joint {missing[0]!r}; "
                         f"the message has {', '.join(present) or 'none'}")
-    return np.array([present[name] for name in stream.names], np.float32)
+    twice = [name for name in stream.names if message.name.count(name) > 1]
+    if twice:
+        raise ComoError(f"topic {stream.topic!r}: joint {twice[0]!r} stands more than once in a message, so its "
+                        f"{stream.field} is not known; mend its publisher")
+    return _float32([present[name] for name in stream.names])
+
+
+def _float32(values: list[float]) -> np.ndarray:
+    """What float32 cannot hold becomes infinity, which is refused like any other."""
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float32)
 
 
 def _field(root: Any, name: str, topic: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from como_ros.messages import NS_PER_S, message_class, stamp_ns, state_values
 _REPEAT_S = 2.0  # a fault that lasts is told again this often
 LOSS_SHARE = 0.1  # frames lost beyond this are told of
 _LOSS_REPEAT_S = 10.0
+_NO_TURN = 1e-3  # a quaternion shorter than this is none
 PROFILE = "config/fastdds/large_images.xml"
 
 
@@ -91,6 +93,10 @@ class Inputs:
         values = state_values(message, stream)
         if not np.isfinite(values).all():
             raise ComoError(f"topic {stream.topic!r}: NaN or infinity in the state")
+        turns = any(name.startswith("orientation.") for name in stream.names)
+        if turns and _length(message.pose.orientation) < _NO_TURN:
+            raise ComoError(f"topic {stream.topic!r}: a quaternion of length 0 is no orientation; mend its publisher, "
+                            "which has not set it")
         frame = self._interface.action.frame
         if name == self._controller.position_stream and message.header.frame_id != frame:
             raise ComoError(f"topic {stream.topic!r}: frame {message.header.frame_id!r}, expected {frame!r}, "
@@ -119,6 +125,10 @@ class Inputs:
         if time.monotonic() - self._told_s.get(name, -_REPEAT_S) >= _REPEAT_S:
             self._told_s[name] = time.monotonic()
             self._node.get_logger().error(fault)
+
+
+def _length(quaternion: Any) -> float:
+    return math.hypot(quaternion.x, quaternion.y, quaternion.z, quaternion.w)
 
 
 def _stamp_s(message: Any) -> float:

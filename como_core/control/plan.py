@@ -21,6 +21,11 @@ Mix = Callable[[float, np.ndarray, np.ndarray | None], np.ndarray]
 # Stamps and periods are rounded on their way here: a step counts as due this much before its time.
 EARLY_S = 1e-3
 
+# No value of a robot in SI units comes near the one, no chunk near the other. What is beyond would overflow on its way:
+# blending and interpolation are in float32, and a message counts seconds in 32 bits.
+LARGEST = 1e9
+LONGEST_S = 3600.0
+
 
 def interpolation_of(kind: ActionKind) -> Interpolation:
     """Velocities hold until the next step; positions move in a straight line to it."""
@@ -111,15 +116,32 @@ def spliced(old: Plan | None, new: Plan, now_s: float, mix: Mix) -> Plan | None:
 
 
 def chunk_fault(chunk: ActionChunk, size: int) -> str | None:
-    """What makes a chunk unusable as a whole, or None: shape, order of times, NaN or infinity.
+    """What makes a chunk unusable as a whole, or None: shape, order of times, NaN, infinity or what is as good as that.
 
     `size` is the length A of the action vector.
     """
-    times, values = np.asarray(chunk.times_s), np.asarray(chunk.values)
+    times, values = _numbers(chunk.times_s), _numbers(chunk.values)
+    if times is None or values is None:
+        return "a chunk that does not hold numbers; expected times [K] in seconds and values [K, A], both floats"
     if values.ndim != 2 or values.shape[1] != size or times.shape != values.shape[:1] or not len(times):
         return f"chunk of shape {values.shape} with {times.size} times, expected [K, {size}] with K of 1 or more"
     if not (np.isfinite(times).all() and np.isfinite(values).all()):
         return "NaN or infinity in an action"
+    if np.abs(values).max() > LARGEST:
+        largest = values.flat[np.argmax(np.abs(values))]
+        return f"an action of {largest:.3g}, expected at most {LARGEST:g} either way"
+    if np.abs(times).max() > LONGEST_S:
+        return (f"an action due {times[np.argmax(np.abs(times))]:.3g} s from its observation, expected at most "
+                f"{LONGEST_S:g} s")
     if np.any(np.diff(times) <= 0):
         return "times of a chunk that do not increase"
     return None
+
+
+def _numbers(rows: object) -> np.ndarray | None:
+    """An array of real numbers, or None where it is something else."""
+    try:
+        array = np.asarray(rows)
+    except ValueError:  # rows of different lengths
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "fiu" else None

@@ -135,6 +135,10 @@ class TrajectoryMotion(Motion):
             velocity = (bounded[:size].astype(np.float64) - last[:size]) / (then_s - at_s)
             last, at_s = bounded, then_s
             rows.append(bounded)
+        # Where the arm did not follow, what was wanted may be in its reach and the way to it from the plan is not.
+        fault = self._guard.waypoint_fault(rows[0], states, due_s[0] - now_s)
+        if fault:
+            raise LimitFault(fault)
         self.bounded += not np.array_equal(rows, wanted)
         return np.array(rows)
 

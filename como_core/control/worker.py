@@ -85,7 +85,10 @@ class InferenceWorker:
         start_s = time.monotonic()
         chunk, failure = None, None
         try:
-            chunk = self._policy.predict(snapshot.observation())
+            answer = self._policy.predict(snapshot.observation())
+            if not isinstance(answer, ActionChunk):
+                raise TypeError(f"predict gave a {type(answer).__name__}, expected an ActionChunk")
+            chunk = answer
         except Exception as error:  # noqa: BLE001 - whatever a policy raises must stop the arm, not this thread
             failure = error
         return Inference(snapshot, epoch, chunk, failure, time.monotonic() - start_s)

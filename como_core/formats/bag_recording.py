@@ -44,7 +44,11 @@ class Recording:
 
 
 def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
-    """Index `topics` of an open bag. Raises BagError where a message is damaged or pictures change size."""
+    """Index `topics` of an open bag, each of which has messages by the bag's own count.
+
+    Raises BagError where one has none after all, a message is damaged or pictures change size.
+    """
+    topics = list(topics)
     pictures: dict[str, list[Picture]] = defaultdict(list)
     messages: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
@@ -59,6 +63,10 @@ def read_recording(bag: BagReader, topics: Iterable[str]) -> Recording:
             raise BagError(f"{bag.path}: pictures on {raw.topic!r} change their size (height, width) from "
                            f"{sizes[raw.topic]} to {size}")
         pictures[raw.topic].append(Picture(raw.log_ns, stamp_ns(message)))
+    silent = [topic for topic in topics if topic not in pictures and topic not in messages]
+    if silent:
+        raise BagError(f"{bag.path}: its index counts messages on {silent[0]!r} and it holds none; if it is damaged, "
+                       "`como data recover` may mend it")
     return Recording(bag.signature, pictures, sizes, messages)
 
 

@@ -122,7 +122,8 @@ def _eight_bit(encoding: str, pixels: np.ndarray) -> np.ndarray:
     if encoding == "mono16":
         return np.rint(pixels.astype(np.float32) * (255 / 65535)).astype(np.uint8)
     if encoding in ("16UC1", "32FC1"):
-        metres = pixels.astype(np.float32) * (1e-3 if encoding == "16UC1" else 1.0)
-        share = np.nan_to_num(metres / DEPTH_FULL_SCALE_M, nan=0.0, posinf=1.0, neginf=0.0)
+        with np.errstate(invalid="ignore"):  # a NaN is a pixel that was not measured
+            metres = pixels.astype(np.float32) * (1e-3 if encoding == "16UC1" else 1.0)
+            share = np.nan_to_num(metres / DEPTH_FULL_SCALE_M, nan=0.0, posinf=1.0, neginf=0.0)
         return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
     return pixels

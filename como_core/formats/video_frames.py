@@ -78,9 +78,9 @@ def scan(path: Path) -> FrameTable:
     except av.FFmpegError as error:
         where = f"damaged after {len(pts)} frames" if pts else "cannot be read as a video"
         raise VideoError(f"{path}: {where}: {error.strerror}") from error
-    turned = first.rotation % 180 != 0
-    height, width = (first.width, first.height) if turned else (first.height, first.width)
-    return FrameTable(tuple(pts), tuple(keys), time_base, rate, height, width, first.rotation, signature)
+    rotation = round(first.rotation / 90) * 90 % 360  # a matrix may say any angle; pictures are turned by quarters
+    height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
+    return FrameTable(tuple(pts), tuple(keys), time_base, rate, height, width, rotation, signature)
 
 
 class VideoFrames(LazyFrames):
@@ -177,7 +177,8 @@ _DECODERS: HandlePool[_Decoder] = HandlePool()
 
 def _open(path: Path) -> InputContainer:
     # A playlist under a video's name could otherwise make FFmpeg open network addresses.
-    return av.open(str(path), options={"protocol_whitelist": "file"})
+    # Titles and comments are in whatever encoding a camera or an editor uses; nothing here reads them.
+    return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
