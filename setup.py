@@ -53,6 +53,8 @@ setup(
         # packaging: metaworld imports it and does not declare it.
         "sim": ["metaworld", "mujoco", "packaging"],
         "libero": ["hf-libero"],
+        # benchmarks/fuzz_decoders.py
+        "fuzz": ["atheris"],
         # What gym-pusht needs; itself it comes with --no-deps, since it asks for another build of OpenCV.
         "pusht": ["pygame", "pymunk<7", "shapely"],
         "test": [
