@@ -142,7 +142,7 @@ def _fuzz(name: str, seconds: int, seed: int, keep: Path) -> int:
                    f"-rss_limit_mb={MEMORY_MIB}", f"-artifact_prefix={keep}/{name}_", "-max_len=4096",
                    "-print_final_stats=1"]
         return subprocess.run([sys.executable, __file__, "--inside", name, *options], check=False,
-                              env={**os.environ, "COMO_FUZZ_FOLDER": folder}).returncode
+                              env={**os.environ, "COMO_FUZZ_FOLDER": folder, "OPENCV_LOG_LEVEL": "SILENT"}).returncode
 
 
 def _inside(name: str, options: list[str]) -> None:

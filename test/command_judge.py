@@ -82,8 +82,12 @@ class Judge:
         return [] if best is None else self._noted(best)
 
     def trajectory(self, at_s: float, times_s: Sequence[float], positions: Sequence[Sequence[float]],
-                   velocities: Sequence[Sequence[float]], measured: Iterable[np.ndarray] = ()) -> list[str]:
-        """A trajectory of K points that was sent `at_s` after its stamp. One point alone is the end of a motion."""
+                   velocities: Sequence[Sequence[float]], measured: Iterable[np.ndarray] = (),
+                   late_s: float = 0.0) -> list[str]:
+        """A trajectory of K points that was sent `at_s` after its stamp. One point alone is the end of a motion.
+
+        late_s  by how much it may have been made earlier than it was sent
+        """
         size = len(self.action.names)
         times, points = np.asarray(times_s, np.float64), np.asarray(positions, np.float64)
         speeds = np.asarray(velocities, np.float64)
@@ -101,7 +105,7 @@ class Judge:
             wrong.append("it does not end at rest")
         if (np.abs(speeds) > self._speed + ROUNDING).any():
             wrong.append(f"velocity {np.abs(speeds).max():.3f}")
-        here = int(np.searchsorted(times, at_s + AT_NOW_S, side="right")) - 1
+        here = int(np.searchsorted(times, max(at_s, 0.0) + AT_NOW_S, side="right")) - 1
         if len(times) == 1 or here < 0:
             return wrong
         start = points[here]
@@ -118,7 +122,7 @@ class Judge:
         first = here + 1
         lag = [np.abs(points[first] - place) for place in measured] if first < len(times) else []
         if lag:
-            reach = self._speed * (times[first] - times[here] + _LAG_S) + ROUNDING
+            reach = self._speed * (times[first] - times[here] + _LAG_S + late_s) + ROUNDING
             if not any((distance <= reach).all() for distance in lag):
                 wrong.append(f"its first point ahead is {np.min(lag, axis=0).max():.3f} from the arm")
         return wrong

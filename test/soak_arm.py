@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rclpy.exceptions import InvalidHandle
@@ -62,6 +62,21 @@ class Stream:
         self.silent, self.frozen_ns, self.offset_ns, self.spoilt, self.reordered = False, None, 0, None, False
 
 
+class Trajectory(NamedTuple):
+    """A trajectory message as arrays: thousands of messages would keep the garbage collector busy."""
+
+    stamp_ns: int
+    times_s: np.ndarray
+    positions: np.ndarray
+    velocities: np.ndarray
+
+    @classmethod
+    def of(cls, message: Any) -> Trajectory:
+        points = message.points
+        return cls(stamp_ns(message.header.stamp), np.array([stamp_ns(p.time_from_start) / NS_PER_S for p in points]),
+                   np.array([p.positions for p in points]), np.array([p.velocities for p in points]))
+
+
 class Arm:
     """Publishes its streams from threads and follows what it is sent, as a forward or a trajectory controller does.
 
@@ -76,7 +91,7 @@ class Arm:
         self._joints = (np.array(limits.lower) + np.array(limits.upper)) / 2
         self._speed = np.array(limits.max_velocity_per_s)
         self._goal: np.ndarray | None = None
-        self._way: tuple[int, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._way: Trajectory | None = None
         self.measured: list[tuple[int, np.ndarray]] = []
         self.clocks: list[tuple[int, int]] = []
         self._held_ns: int | None = None
@@ -134,16 +149,13 @@ class Arm:
             return self._held_ns
         return time.time_ns() + (self.clocks[-1][1] if self.clocks else 0)
 
-    def obey(self, values: list[float]) -> None:
+    def obey(self, values: np.ndarray) -> None:
         """A forward command."""
-        self._goal = np.array(values)
+        self._goal = values
 
-    def follow(self, message: Any) -> None:
-        """A trajectory."""
-        times = np.array([stamp_ns(point.time_from_start) / NS_PER_S for point in message.points])
-        self._goal = None
-        self._way = (stamp_ns(message.header.stamp), times, np.array([point.positions for point in message.points]),
-                     np.array([point.velocities for point in message.points]))
+    def follow(self, way: Trajectory) -> None:
+        """A trajectory; one without a point is none."""
+        self._goal, self._way = None, way if len(way.times_s) else None
 
     def _drop(self) -> None:
         self._goal = self._way = None

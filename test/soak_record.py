@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from command_judge import Judge
-from soak_arm import Arm
+from soak_arm import Arm, Trajectory
 from soak_policy import BEAT_S, LATE_S, SEEN_WRONG, STALLS, TRACEBACK
 
 from como_core.interface import Interface
-from como_ros.messages import NS_PER_S, stamp_ns
+from como_ros.messages import NS_PER_S
 
 # From the check of the ages to the stamp of the message, beside what a busy machine takes, which is measured.
 SEND_S = 0.03
@@ -26,7 +26,6 @@ CLOCK_S = 0.03  # a simulated clock of 100 Hz is so much behind at most
 HALT_S = 0.1  # the end of a trajectory follows the stop within a period of the watch
 STALL_WINDOW_S = 0.5
 SAMPLE_S = 0.5
-MIB = 2**20
 
 
 @dataclass
@@ -61,7 +60,8 @@ class Record:
 
     def __init__(self, arm: Arm) -> None:
         self.arm = arm
-        self.commands: dict[str, list[tuple[int, Any]]] = {"forward_command": [], "joint_trajectory": []}
+        self.commands: dict[str, list[tuple[int, np.ndarray | Trajectory]]] = {"forward_command": [],
+                                                                               "joint_trajectory": []}
         self.reports: list[tuple[int, str, str]] = []
         self.reopened_ns: list[tuple[int, int]] = []
         self.silent: list[tuple[int, float, int, str]] = []
@@ -174,6 +174,10 @@ class Record:
         here = self._late[bisect.bisect(self._late, (ns - window, 0.0)):bisect.bisect(self._late, (ns + window, 0.0))]
         return max((late for _, late in here), default=0.0)
 
+    def _slack_s(self, life: Life, ns: int) -> float:
+        """By how much a command may be older than the moment at which it was sent."""
+        return SEND_S + self._stall_s(ns) + (CLOCK_S if life.simulated else 0.0)
+
     def _of(self, life: Life) -> list[tuple[int, Any]]:
         return [sent for sent in self.commands[life.target] if life.start_ns <= sent[0] <= life.end_ns]
 
@@ -192,17 +196,16 @@ class Record:
     def _limits(self, life: Life, judge: Judge) -> list[str]:
         """Commands out of the limits of the interface."""
         found, before_ns, period_ns = [], 0, NS_PER_S / life.interface.action.rate_hz
-        for ns, message in self._of(life):
+        for ns, sent in self._of(life):
             measured = self._measured(ns)
             if life.trajectories:
-                at_s = (self._clock_ns(life, ns) - stamp_ns(message.header.stamp)) / NS_PER_S
-                points = message.points
-                wrong = judge.trajectory(at_s, [stamp_ns(p.time_from_start) / NS_PER_S for p in points],
-                                         [p.positions for p in points], [p.velocities for p in points], measured)
+                at_s = (self._clock_ns(life, ns) - sent.stamp_ns) / NS_PER_S
+                wrong = judge.trajectory(at_s, sent.times_s, sent.positions, sent.velocities, measured,
+                                         self._slack_s(life, ns))
             else:
                 # Without a chunk in time, or late on a busy machine: a motion may have ended and begun.
                 new = ns - before_ns > 1.2 * period_ns or self._stall_s(ns) > 0
-                wrong = judge.values(message.data, measured, new)
+                wrong = judge.values(sent, measured, new)
             before_ns = ns
             found += [f"{(ns - life.start_ns) / NS_PER_S:.2f} s, after {self._event(ns)}: {text}" for text in wrong]
         return found
@@ -210,14 +213,14 @@ class Record:
     def _stale(self, life: Life) -> list[str]:
         """Commands while no good message of a stream had been sent for longer than its max_age_s."""
         found = []
-        for ns, message in self._of(life):
-            if life.trajectories and len(message.points) == 1:
+        for ns, command in self._of(life):
+            if _halt(command):
                 continue  # the end of a motion, which a stop asks for
             for name, limit_s in life.interface.max_age_s.items():
                 sent = self.arm.streams[name].sent
                 at = bisect.bisect(sent, ns)
                 age_s = (ns - sent[at - 1]) / NS_PER_S if at else np.inf
-                allowed_s = limit_s + SEND_S + self._stall_s(ns) + (CLOCK_S if life.simulated else 0.0)
+                allowed_s = limit_s + self._slack_s(life, ns)
                 if age_s > allowed_s:
                     found.append(f"{(ns - life.start_ns) / NS_PER_S:.2f} s, after {self._event(ns)}: {name} is "
                                  f"{age_s:.3f} s old, allowed {allowed_s:.3f}")
@@ -240,9 +243,8 @@ class Record:
         for from_ns, to_ns, why in spans:
             if from_ns < life.start_ns:
                 continue
-            for ns, message in sent[bisect.bisect(stamps, from_ns):bisect.bisect_left(stamps, to_ns)]:
-                halt = life.trajectories and len(message.points) == 1
-                if not (halt and ns < from_ns + (HALT_S + self._stall_s(ns)) * NS_PER_S):
+            for ns, command in sent[bisect.bisect(stamps, from_ns):bisect.bisect_left(stamps, to_ns)]:
+                if not (_halt(command) and ns < from_ns + (HALT_S + self._stall_s(ns)) * NS_PER_S):
                     found.append(f"{(ns - life.start_ns) / NS_PER_S:.2f} s: sent {(ns - from_ns) / NS_PER_S:.3f} s "
                                  f"after {why}")
         return found
@@ -252,7 +254,7 @@ class Record:
         np.savez_compressed(path, measured_ns=[ns for ns, _ in self.arm.measured],
                             measured=[place for _, place in self.arm.measured],
                             sent_ns=[ns for ns, _ in self.commands["forward_command"]],
-                            sent=[message.data for _, message in self.commands["forward_command"]])
+                            sent=[values for _, values in self.commands["forward_command"]])
 
     def _event(self, ns: int) -> str:
         at = bisect.bisect(self.events, ns, key=lambda event: event[0])
@@ -260,7 +262,7 @@ class Record:
 
     def _worst_gap(self, life: Life) -> float | None:
         """The longest time between two commands while nothing was wrong, in seconds."""
-        stamps = [ns for ns, message in self._of(life) if not (life.trajectories and len(message.points) == 1)]
+        stamps = [ns for ns, command in self._of(life) if not _halt(command)]
         edges = [ns for ns, _ in self.events] + [ns for ns, phase, _ in self.reports if phase != "running"]
         edges = np.sort([*edges, *(ns for pair in self.reopened_ns for ns in pair), life.closing_ns or life.end_ns])
         gaps = [(b - a) / NS_PER_S for a, b in pairwise(stamps)
@@ -283,6 +285,11 @@ class Record:
                 "resident_mib": round(float(samples[-1, 2]), 1),
                 "over_time_mib": [round(float(value), 1) for value in
                                   anonymous[np.linspace(0, len(anonymous) - 1, 20).astype(int)]]}
+
+
+def _halt(command: np.ndarray | Trajectory) -> bool:
+    """Whether a command is the one point that ends a trajectory."""
+    return isinstance(command, Trajectory) and len(command.times_s) == 1
 
 
 def _cpu_share(life: Life) -> float | None:

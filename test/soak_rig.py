@@ -27,7 +27,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from policy_bench import PolicyProcess
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from soak_arm import IMAGE_FAULTS, JOINT_FAULTS, Arm, Stream, reliability
+from soak_arm import IMAGE_FAULTS, JOINT_FAULTS, Arm, Stream, Trajectory, reliability
 from soak_record import Life, Record
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
@@ -66,8 +66,8 @@ class Rig:
         self._domain = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
                         "PYTHONFAULTHANDLER": "1"}
         self._robots = interfaces()
-        self._ways = [(target, simulated) for target in self._robots for simulated in (False, True)]
-        self.rng.shuffle(self._ways)
+        targets, clocks = list(self.rng.permutation(list(self._robots))), self.rng.random(2) < 0.5
+        self._ways = [(str(targets[i % 2]), bool(clocks[i % 2]) != (i > 1)) for i in range(4)]
         rclpy.init(domain_id=domain)
         self.node = rclpy.create_node("soak")
         self.arm = Arm(self.node, self._robots["forward_command"])
@@ -186,14 +186,13 @@ class Rig:
 
     def _hear(self, target: str) -> Callable[[Any, Any], None]:
         def on_command(message: Any, info: Any) -> None:
-            self.record.commands[target].append((info["source_timestamp"], message))
-            (self.arm.obey if target == "forward_command" else self._follow)(
-                message.data if target == "forward_command" else message)
+            sent = np.array(message.data) if target == "forward_command" else Trajectory.of(message)
+            self.record.commands[target].append((info["source_timestamp"], sent))
+            if isinstance(sent, Trajectory):
+                self.arm.follow(sent)
+            else:
+                self.arm.obey(sent)
         return on_command
-
-    def _follow(self, message: Any) -> None:
-        if message.points:
-            self.arm.follow(message)
 
     def _on_report(self, message: DiagnosticArray, info: Any) -> None:
         for status in message.status:
@@ -230,12 +229,12 @@ class Schedule:
                                               lambda: self._restart(signal.SIGINT)]
         self.rig.begin()
         self.running("the start")
+        planned = 2 * max(1, self.rig.seconds // 120)
         deck: list[str] = []
         # However slow the machine is, each kind comes once.
         while (spent_s := time.monotonic() - start_s) < self.rig.seconds or len(self.rig.counts) < len(self._faults):
             share = spent_s / self.rig.seconds
-            if share < RESTARTS_SHARE and share > 0.5 * RESTARTS_SHARE * self.record.restarts \
-                    / max(1, self.rig.seconds // 120):
+            if share < 1.2 * RESTARTS_SHARE and share > RESTARTS_SHARE * (self.record.restarts + 1) / planned:
                 restarts[self.record.restarts % 2]()
                 continue
             deck = deck or list(self.rng.permutation(self._faults))

@@ -1,4 +1,4 @@
-"""What the fuzz of messages, files and decoders has found, once each."""
+"""What the soak and the fuzz of messages, files and decoders have found, once each."""
 
 from __future__ import annotations
 
@@ -179,6 +179,27 @@ def test_a_video_turned_by_any_angle_is_turned_by_quarters(degrees: float, size:
     path.write_bytes(data)
     frames = next(iter(read_video(path).images.values()))
     assert frames.shape == (1, *size, 3) and frames[0].shape == (*size, 3)
+
+
+def test_a_trajectory_of_a_picture_that_is_stamped_ahead_of_our_clock_begins_at_its_stamp() -> None:
+    """Its first point had a negative time_from_start, with which controllers refuse the whole."""
+    robot = load_interface(resource("config/interfaces/panda.yaml"))
+    controller = Controller(robot, Settings(100.0))
+    controller.start()
+    here = np.array([0.0, 0.0, 0.0, -1.5, 0.0, 1.5, 0.0, 0.04], np.float32)
+    controller.put_image("front", 10.02, 10.0, lambda: np.zeros((480, 640, 3), np.uint8))
+    controller.put_state("joints", 10.02, 10.0, here)
+    question = controller.question(10.0, 10.0)
+    assert question is not None
+    values = np.tile(here, (5, 1))
+    controller.answer(Inference(*question, ActionChunk(np.arange(5) * 0.05, values), None, 0.01), 10.0)
+    for now_s in (10.0, 10.01):
+        command = controller.command(now_s, now_s)
+        if command is not None and command.trajectory is not None:
+            break
+    assert command is not None and command.trajectory is not None
+    times_s = command.trajectory.times_s
+    assert times_s[0] == 0.0 and np.all(np.diff(times_s) > 0)
 
 
 def test_a_trajectory_whose_way_begins_out_of_the_arms_reach_is_refused() -> None:

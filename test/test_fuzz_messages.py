@@ -371,7 +371,9 @@ class _Stack:
         self.middle, self.half = (lower + upper) / 2, (upper - lower) / 2
         self.sent = 0
 
-    def begin(self) -> None:
+    def begin(self, ahead_s: float) -> None:
+        """Anew, with streams stamped so much ahead of the clock."""
+        self.ahead_s = ahead_s
         self.controller, self.judge = Controller(self.robot, Settings(200.0)), Judge(self.action)
         self.now_s, self.before_s = NOW_S, -np.inf
         self.place = np.array([0.0, 0, 0, 0, 0, 0, 1]) if self.action.kind == "ee_pose" else self.middle.copy()
@@ -379,12 +381,13 @@ class _Stack:
 
     def feel(self) -> None:
         """Every stream says where the arm is."""
+        stamp_s = self.now_s + self.ahead_s
         for name in self.robot.cameras:
-            self.controller.put_image(name, self.now_s, self.now_s, lambda: np.zeros((4, 4, 3), np.uint8))
+            self.controller.put_image(name, stamp_s, self.now_s, lambda: np.zeros((4, 4, 3), np.uint8))
         for name, stream in self.robot.state.items():
             here = dict(zip(self.action.names, self.place, strict=True)) if "joint_p" in self.action.kind or \
                 self.action.kind == "ee_pose" else {"position.y": 0.6}
-            self.controller.put_state(name, self.now_s, self.now_s,
+            self.controller.put_state(name, stamp_s, self.now_s,
                                       np.array([here.get(value, 0.0) for value in stream.names], np.float32))
 
     def think(self, times: Any, shares: Any) -> None:
@@ -445,9 +448,9 @@ def test_whatever_a_policy_gives_what_is_sent_is_within_limits(name: str) -> Non
     stack = _Stack(ROBOTS[name])
 
     @cases
-    @given(st.lists(chunks(stack.action.size), min_size=1, max_size=6))
-    def check(answers: list[tuple[Any, Any]]) -> None:
-        stack.begin()
+    @given(st.lists(chunks(stack.action.size), min_size=1, max_size=6), st.sampled_from([0.0, 0.0, 0.02, -0.05]))
+    def check(answers: list[tuple[Any, Any]], ahead_s: float) -> None:
+        stack.begin(ahead_s)
         for times, values in answers:
             stack.feel()
             stack.think(times, values)

@@ -1,6 +1,6 @@
 """The policy node under faults for as long as is wanted: it stops, goes on, keeps its limits and its memory.
 
-    COMO_SOAK_S=1800 COMO_SOAK_SEED=7 COMO_SOAK_JSON=soak.json pytest test/test_soak.py -o timeout=0
+    COMO_SOAK_S=1800 COMO_SOAK_SEED=7 COMO_SOAK_JSON=soak.json pytest test/test_soak.py
 
 COMO_SOAK_S     how long faults are put in, 60 s where it is not set
 COMO_SOAK_SEED  which faults, when

@@ -85,6 +85,8 @@ class TrajectoryMotion(Motion):
     def _trajectory(self, chunk: Plan, old: Plan | None, stamp_s: float, now_s: float,
                     states: States) -> Trajectory | None:
         assert self.plan is not None
+        # A camera's clock may be ahead of ours, a simulated one comes in steps: no point is due before the stamp.
+        now_s = max(now_s, stamp_s)
         ahead = self.plan.due_s > now_s + EARLY_S
         if not ahead.any():
             return None
