@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from bag_messages import image, number, pose, twist
 from policy_data import GOALS, INTERFACE, RATE_HZ, config, demonstrations, episode
+from torchrun import started, torchrun
 
 from como_core import config as configuration
 from como_core.cli.main import main
@@ -79,6 +80,15 @@ def test_bags_and_relabelled_videos_become_a_policy(data: Path, tmp_path: Path, 
     policy = load_policy(tmp_path)
     assert policy.interface == INTERFACE and policy.instructions == ("left", "right")
     assert "como" in (tmp_path / "card.md").read_text() or "pytest" in (tmp_path / "card.md").read_text()
+
+
+def test_two_processes_train_one_policy(data: Path, tmp_path: Path) -> None:
+    done = started([*torchrun(2), "-m", "como_core.cli.main", "policy", "train", "--preset", str(data / "small.yaml"),
+                    "--demos", str(data / "bags"), "--videos", str(data / "relabeled"), "-o", str(tmp_path),
+                    "--device", "cpu", "--set", "cotraining.guard_steps=2"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("next: como policy eval") == 1 and "guard: error on 2 left-out" in done.stdout
+    assert load_policy(tmp_path).instructions == ("left", "right")
 
 
 def test_demonstrations_get_their_latents_and_keep_their_actions(data: Path) -> None:

@@ -238,12 +238,12 @@ def test_motion_is_learnt_without_any_label_and_gone_on_with(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_full_size_takes_a_training_step(family: Family) -> None:
-    given = load_preset(family, "joint", size="full")
-    model = PolicyModel(given, dataclasses.replace(SIZES, pictures=2))
+    model = PolicyModel(load_preset(family, "joint", size="full"), dataclasses.replace(SIZES, pictures=2))
     count = sum(p.numel() for p in model.parameters())
     assert 120e6 < count < 260e6, f"{count / 1e6:.0f} M parameters"
     observation = {"images": torch.randint(0, 255, (2, 2, 128, 128, 3), dtype=torch.uint8), "instruction": torch.eye(2)}
     steps = {"action": (16, 3), "action_weight": (16,), "latent": (16, 6), "latent_weight": (16,)}
-    found = losses(model, {"observation": observation, **{name: torch.ones(2, *shape) for name, shape in steps.items()}})
+    given = {name: torch.ones(2, *shape) for name, shape in steps.items()}
+    found = losses(model, {"observation": observation, **given})
     found["loss"].backward()
     assert torch.isfinite(found["loss"]) and all(p.grad is not None for p in model.head.parameters() if p.requires_grad)

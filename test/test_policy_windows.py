@@ -17,7 +17,7 @@ from como_core.policy.data import (
     WindowShape,
     check_demonstrations,
     chunk_rows,
-    random_shift,
+    shifted,
 )
 from como_core.policy.normaliser import Normaliser
 
@@ -76,15 +76,28 @@ def test_steps_of_unknown_action_start_no_window_and_have_no_weight() -> None:
     assert windows.batch(np.array([18]), 0, np.random.default_rng(0))["action_weight"].tolist() == [[1, 1, 0, 0]]
 
 
-def test_random_shift_moves_whole_pictures_and_all_cameras_alike() -> None:
-    frames = np.random.default_rng(0).integers(0, 255, (20, 2, 16, 16, 3)).astype(np.uint8)
-    shifted = random_shift(frames, 2, np.random.default_rng(1))
-    assert shifted.shape == frames.shape and not np.array_equal(shifted, frames)
-    middle = frames[0, :, 4:12, 4:12]
-    places = [(y, x) for y in range(2, 7) for x in range(2, 7)
-              if np.array_equal(shifted[0, :, y:y + 8, x:x + 8], middle)]
-    assert len(places) == 1, "the middle of both cameras is found once, moved by two pixels at most"
-    np.testing.assert_array_equal(random_shift(frames, 0, np.random.default_rng(1)), frames)
+def test_shifts_move_whole_pictures_and_all_cameras_alike() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (20, 2, 16, 16, 3)).astype(np.uint8)
+    up, left = rng.integers(-2, 3, (2, 20))
+    moved = shifted(frames, up, left)
+    for i in range(20):
+        y, x = 4 - up[i], 4 - left[i]
+        np.testing.assert_array_equal(moved[i, :, y:y + 8, x:x + 8], frames[i, :, 4:12, 4:12])
+    np.testing.assert_array_equal(shifted(frames, np.zeros(20, int), np.zeros(20, int)), frames)
+
+
+def test_parts_of_a_batch_are_the_batch() -> None:
+    episodes = demonstrations()
+    frames = np.concatenate([e.images["front"][:] for e in episodes])[:, None]
+    windows = Windows.of(episodes, frames, ["left", "right"], torch.eye(2), Normaliser.fit(episodes, SPACE),
+                         WindowShape(4, RATE_HZ, False, SPACE))
+    starts = np.arange(0, 12)
+    whole = windows.batch(starts, 3, np.random.default_rng(0))
+    for rank in range(2):
+        part = windows.batch(starts, 3, np.random.default_rng(0), slice(rank, None, 2))
+        torch.testing.assert_close(part["observation"]["images"], whole["observation"]["images"][rank::2])
+        torch.testing.assert_close(part["action"], whole["action"][rank::2])
 
 
 def test_demonstrations_that_do_not_fit_are_refused_by_name_and_key() -> None:

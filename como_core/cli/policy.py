@@ -22,6 +22,7 @@ def train(
     seed: int | None = None,
     cache: Path | None = None,
     start_from: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Train a policy on a few demonstrations and any amount of relabelled video.
 
@@ -30,6 +31,7 @@ def train(
     Examples:
         como policy train --demos bags/ --videos relabeled/ -o runs/policy
         como policy train --demos bags/ --mode none -o runs/labels_alone
+        torchrun --nproc_per_node=4 -m como_core.cli.main policy train --size full --demos demos/ -o runs/full
 
     Args:
         demos: Recordings with actions, or folders of them: bags, and with --interface HDF5 files and LeRobot data sets.
@@ -50,6 +52,7 @@ def train(
         seed: Of the weights and batches; the preset's where not given.
         cache: Folder for decoded frames, to share between runs; OUTPUT/cache where not given.
         start_from: A policy of the same network whose weights training begins with.
+        device: Where to compute; auto takes a GPU where there is one.
     """
     import shlex
     import sys
@@ -60,17 +63,21 @@ def train(
     from como_core.policy.cotraining import keep_labels
     from como_core.policy.sources import open_training_data, recorded_interface
     from como_core.policy.train import train as run
+    from como_core.training.ranks import join, leave, quiet_unless_first
 
     config = load_preset(preset, mode or (None if videos else "none"), steps, seed, size)
     config = with_options(config, **parse_options(options))
-    robot = load_interface(interface) if interface else recorded_interface(demos)
-    data = open_training_data(demos, videos, robot, config.observation.state)
-    print(data.summary())
-    labelled, freed = keep_labels(data.demonstrations, labels)
-    if len(labelled) < len(data.demonstrations):
-        print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
-    trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache,
-                  start_from)
-    for line in trained.notes():
-        print(line)
-    print(f"policy in {output}; next: como policy eval {output} --env metaworld:drawer-open-v3 --trials 50")
+    join(device)
+    with quiet_unless_first():
+        robot = load_interface(interface) if interface else recorded_interface(demos)
+        data = open_training_data(demos, videos, robot, config.observation.state)
+        print(data.summary())
+        labelled, freed = keep_labels(data.demonstrations, labels)
+        if len(labelled) < len(data.demonstrations):
+            print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
+        trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache, start_from,
+                      device)
+        for line in trained.notes():
+            print(line)
+        print(f"policy in {output}; next: como policy eval {output} --env metaworld:drawer-open-v3 --trials 50")
+    leave()

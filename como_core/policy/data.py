@@ -149,11 +149,14 @@ class Windows:
             instruction=_per_step(episodes, [instructions.index(e.instruction or "") for e in episodes]),
             state_known=_per_step(episodes, [e.state is not None for e in episodes]))
 
-    def batch(self, starts: np.ndarray, shift_px: int, rng: np.random.Generator) -> dict[str, Any]:
-        """The windows that begin at rows `starts` [B], as tensors: see `model`."""
+    def batch(self, starts: np.ndarray, shift_px: int, rng: np.random.Generator, part: slice = slice(None)
+              ) -> dict[str, Any]:
+        """The windows that begin at rows `starts` [B], as tensors: see `model`; of these windows those of `part`."""
+        offsets = rng.integers(-shift_px, shift_px + 1, (2, len(starts)))[:, part]
+        starts = starts[part]
         rows = self.rows[starts]
         pictures = np.concatenate([np.asarray(self.frames[seen]) for seen in self.seen[starts].T], axis=1)
-        observation = {"images": torch.from_numpy(random_shift(pictures, shift_px, rng)),
+        observation = {"images": torch.from_numpy(shifted(pictures, *offsets)),
                        "instruction": self.text[torch.from_numpy(self.instruction[starts])]}
         if self.state is not None:
             observation |= {"state": torch.from_numpy(self.state[starts]),
@@ -181,18 +184,16 @@ class WindowShape:
     pseudo: bool = True
 
 
-def random_shift(frames: np.ndarray, pixels: int, rng: np.random.Generator) -> np.ndarray:
-    """Shift each picture [B, C, H, W, 3] by up to `pixels` each way, edges repeated (DrQ, arXiv 2004.13649)."""
-    frames = np.asarray(frames)
-    if pixels == 0:
+def shifted(frames: np.ndarray, up: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Each of the pictures [B, C, H, W, 3] moved by its own pixels [B], edges repeated (DrQ, arXiv 2004.13649)."""
+    if not up.any() and not left.any():
         return frames
     batch, _, height, width = frames.shape[:4]
-    down, right = rng.integers(-pixels, pixels + 1, (2, batch, 1))
-    y = np.clip(np.arange(height) + down, 0, height - 1)
-    x = np.clip(np.arange(width) + right, 0, width - 1)
+    y = np.clip(np.arange(height) + up[:, None], 0, height - 1)
+    x = np.clip(np.arange(width) + left[:, None], 0, width - 1)
     index = np.arange(batch)[:, None, None]
-    shifted = frames.transpose(0, 2, 3, 1, 4)[index, y[:, :, None], x[:, None, :]]  # [B, H, W, C, 3]
-    return np.ascontiguousarray(shifted.transpose(0, 3, 1, 2, 4))
+    moved = frames.transpose(0, 2, 3, 1, 4)[index, y[:, :, None], x[:, None, :]]  # [B, H, W, C, 3]
+    return np.ascontiguousarray(moved.transpose(0, 3, 1, 2, 4))
 
 
 def _trust(episode: Episode, pseudo: bool) -> np.ndarray:

@@ -32,8 +32,9 @@ from como_core.policy.normaliser import Normaliser
 from como_core.policy.text import Text, make_text
 from como_core.training.loop import History, fit
 from como_core.training.progress import track
+from como_core.training.ranks import Device, first_goes_first, join, rank, wait_for_all
 
-Draw = Callable[[np.random.Generator], dict[str, Any]]
+Draw = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Trained:
 
 def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface, config: PolicyConfig,
           out: str | Path, command: str = "", cache: str | Path | None = None,
-          start_from: str | Path | None = None) -> Trained:
+          start_from: str | Path | None = None, device: Device = "auto") -> Trained:
     """Train and write a checkpoint into `out`; run again, it resumes, and a finished run returns at once.
 
     demonstrations  episodes with measured actions; with latents too where the co-training mode decodes. None where it
@@ -71,27 +72,33 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     cache           folder of decoded pictures, which runs on the same files may share; out/cache where None
     start_from      checkpoint of the same network, whose weights training begins with
 
-    Raises ComoError, naming the file, for an episode that does not fit the interface, the policy or the labels.
+    Processes that torchrun has started train one policy together. Raises ComoError, naming the file, for an episode
+    that does not fit the interface, the policy or the labels.
     """
+    join(device)
     if demonstrations or not config.cotraining.predicts_latents:
         check_demonstrations(demonstrations, interface, config.observation.state)
     video = prepare_video(demonstrations, videos, interface, config.cotraining)
     given = [*demonstrations, *(video.episodes if video else [])]
-    frames, held = camera_stack(given, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
+    with first_goes_first():
+        frames, held = camera_stack(given, interface, config.observation.image_size, Path(cache or Path(out) / "cache"))
     labelled = len(demonstrations)
     demonstrations = [given[i] for i in held if i < labelled]
     if labelled:
         check_demonstrations(demonstrations, interface, config.observation.state)
     places = [i - labelled for i in held[len(demonstrations):]]
     config, instructions, text = _read_instructions(config, [given[i] for i in held])
-    ground = _Ground(frames, interface, instructions, text, Path(out))
+    ground = _Ground(frames, interface, instructions, text, Path(out), device)
     raw = [video.given[i] for i in places] if video else []
     verdict = _watch(demonstrations, raw, ground, config) if raw else None
     filmed = [video.episodes[i] for i in places] if video else []
     scales = _scales(config, demonstrations, [*demonstrations, *filmed], interface)
     model, history, trained = _learn(demonstrations, filmed, ground, config, scales, start_from=start_from)
-    card = write_card(trained, demonstrations, video, verdict, history, command)
-    return Trained(save_policy(out, model, trained, interface, scales, card), history, video, verdict)
+    if rank() == 0:
+        card = write_card(trained, demonstrations, video, verdict, history, command)
+        save_policy(out, model, trained, interface, scales, card)
+    wait_for_all()
+    return Trained(Path(out), history, video, verdict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class _Ground:
     instructions: tuple[str, ...]
     text: Text
     out: Path
+    device: Device
 
 
 def _read_instructions(config: PolicyConfig, episodes: Sequence[Episode]) -> tuple[PolicyConfig, tuple[str, ...], Text]:
@@ -129,7 +137,7 @@ def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], ground:
     identity = {"policy": trained, "data": _digest(episodes), "start": begun}
     out = ground.out / "guard" / arm.replace(" ", "_") if arm else ground.out
     title = f"guard, {arm}" if arm else "policy"
-    return model, fit(model, draw, loss, config.training, out, title, identity), trained
+    return model, fit(model, draw, loss, config.training, out, title, identity, ground.device), trained
 
 
 def _watch(demonstrations: Sequence[Episode], videos: Sequence[Episode], ground: _Ground, config: PolicyConfig
@@ -203,11 +211,11 @@ def batches(windows: Windows, boundary: int, config: PolicyConfig) -> Draw:
     from_video = round(config.cotraining.video_share * config.training.batch_size) if len(filmed) else 0
     from_video = from_video if len(labelled) else config.training.batch_size
 
-    def draw(rng: np.random.Generator) -> dict[str, Any]:
+    def draw(rng: np.random.Generator, part: slice = slice(None)) -> dict[str, Any]:
         mine = config.training.batch_size - from_video
         starts = [rng.choice(labelled, mine)] if mine else []
         starts += [rng.choice(filmed, from_video)] if from_video else []
-        return windows.batch(np.concatenate(starts), config.shift_px, rng)
+        return windows.batch(np.concatenate(starts), config.shift_px, rng, part)
 
     return draw
 
