@@ -298,7 +298,7 @@ def test_what_arrives_makes_a_whole_and_finite_observation_or_none(node: Lifecyc
         return seen
 
     check()
-    assert len(asked) > CASES // 10, "or the fuzz would prove nothing"
+    assert len(asked) > CASES // 30, "or the fuzz would prove nothing"
 
 
 # From chunks to commands
@@ -446,12 +446,13 @@ class _Stack:
 @pytest.mark.parametrize("name", ROBOTS)
 def test_whatever_a_policy_gives_what_is_sent_is_within_limits(name: str) -> None:
     stack = _Stack(ROBOTS[name])
+    start = np.arange(8) * 0.05, np.tile(np.linspace(0, 0.3, 8)[:, None], (1, stack.action.size))
 
     @cases
     @given(st.lists(chunks(stack.action.size), min_size=1, max_size=6), st.sampled_from([0.0, 0.0, 0.02, -0.05]))
     def check(answers: list[tuple[Any, Any]], ahead_s: float) -> None:
         stack.begin(ahead_s)
-        for times, values in answers:
+        for times, values in [start, *answers]:  # what comes meets an arm that moves
             stack.feel()
             stack.think(times, values)
             for _ in range(4):
@@ -465,4 +466,4 @@ def test_whatever_a_policy_gives_what_is_sent_is_within_limits(name: str) -> Non
         check()
     finally:
         stack.worker.close()
-    assert stack.sent > CASES // 5, "it moved, or the fuzz would prove nothing"
+    assert stack.sent > CASES // 2, "it moved, or the fuzz would prove nothing"
