@@ -66,7 +66,10 @@ def test_every_ros_package_used_is_declared(manifest: ElementTree.Element) -> No
 
 
 def test_every_library_used_is_declared() -> None:
-    """Also what comes with another library anyway: that one may drop it. Or it is installed by the Makefile alone."""
+    """Also what comes with another library anyway: that one may drop it. Or it is installed by the Makefile alone.
+
+    LeRobot is used by a script of `como bench policy` which the Python of another environment runs.
+    """
     declared = {_normalised(re.split(r"[\[<>=!~;]", name)[0]) for name in _requirements()}
     declared |= set(re.findall(r"--no-deps (\S+)", (REPOSITORY / "Makefile").read_text()))
     used = {name for name in _imported("como_core") | _imported("como_ros")
@@ -74,7 +77,7 @@ def test_every_library_used_is_declared() -> None:
     libraries = {name for name in used if not _ROS_PACKAGE.fullmatch(name)}
     names = {_normalised(_DISTRIBUTION.get(name, name)) for name in libraries}
     assert "torch" in names
-    assert names <= declared, f"imported, but not in setup.py: {sorted(names - declared)}"
+    assert names - declared <= {"lerobot"}, f"imported, but not in setup.py: {sorted(names - declared)}"
 
 
 def test_scripts_go_where_ros2_run_looks() -> None:

@@ -51,7 +51,7 @@ class Size:
     batch: int
 
 
-FULL = Size(repeats=3, steps=3, chunks=3, batch=8)
+FULL = Size(repeats=3, steps=2, chunks=1, batch=8)
 QUICK = Size(repeats=1, steps=1, chunks=1, batch=2)
 
 
@@ -152,7 +152,8 @@ def _alone(family: Family, robot: Interface, size: Size, quick: bool) -> list[Ro
     if quick:
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, batch_size=size.batch))
     ours = FreshPolicy(config, robot)
-    turns = in_turns({"train": lambda: ours.samples_per_s(5 * size.steps), "infer": lambda: ours.chunk_ms(size.chunks)},
+    turns = in_turns({"train": lambda: ours.samples_per_s(5 * size.steps),
+                      "infer": lambda: ours.chunk_ms(20 * size.chunks)},
                      size.repeats)
     name = f"preset {family} ({_millions(ours.parameters)})"
     note = f"{config.observation.image_size} px, chunk of {config.chunk_steps}"
