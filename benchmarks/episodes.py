@@ -13,11 +13,11 @@ def save_episodes(path: Path, episodes: list[Episode]) -> None:
     """Write episodes of one camera, with state and action, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
+    steps = {name: np.concatenate([getattr(e, name) for e in episodes]) for name in ("timestamps", "state", "action")}
     np.savez(part, lengths=[len(e) for e in episodes], source=[e.source for e in episodes],
              instruction=[e.instruction or "" for e in episodes],
              images=np.concatenate([next(iter(e.images.values()))[:] for e in episodes]),
-             **{name: np.concatenate([getattr(e, name) for e in episodes])
-                for name in ("timestamps", "state", "action")})
+             timestamps=steps["timestamps"], state=steps["state"], action=steps["action"])
     part.rename(path)
 
 

@@ -5,6 +5,8 @@ Installed by `pip install gymnasium-robotics`. The action is the velocity of the
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import gymnasium_robotics
 import mujoco
@@ -25,7 +27,7 @@ _SIZE = 64
 
 def record(task: str, seeds: range) -> list[Episode]:
     """An episode of 2 s at 25 Hz for each seed: state [T, 3] gripper in metres, action [T, 4] in m/s and opening."""
-    env = gymnasium.make(f"{task}-v4", max_episode_steps=10_000).unwrapped
+    env: Any = gymnasium.make(f"{task}-v4", max_episode_steps=10_000).unwrapped
     env.model.vis.quality.offsamples = 0
     renderer = mujoco.Renderer(env.model, _SIZE, _SIZE)
     renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
@@ -39,7 +41,7 @@ def record(task: str, seeds: range) -> list[Episode]:
         renderer.close()
 
 
-def _episode(env: gymnasium.Env, renderer: mujoco.Renderer, camera: mujoco.MjvCamera, task: str, seed: int) -> Episode:
+def _episode(env: Any, renderer: mujoco.Renderer, camera: mujoco.MjvCamera, task: str, seed: int) -> Episode:
     rng = np.random.default_rng(seed)
     std, noise = rng.uniform(*NOISE_STD_RANGE), rng.standard_normal(3)
     seen, _ = env.reset(seed=seed)

@@ -116,6 +116,7 @@ def _video_seeds() -> list[bytes]:
         file = io.BytesIO()
         with av.open(file, "w", format=container) as output:
             stream = output.add_stream(codec, rate=10)
+            assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = 16, 12
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.results import Row, cell
 
@@ -12,6 +13,8 @@ _AUDIT = {"gain_in_pixels": "reconstruction gain", "shuffle_gap": "shuffle gap",
           "composition": "composition error", "static_pairs": "z of a still picture", "reversal": "reversal",
           "appearance": "appearance"}
 _TRUE = "true motion"
+
+Found = dict[tuple[Any, ...], Row]
 
 
 def pages(rows: list[Row], groups: Mapping[str, Sequence[str]], splits: Sequence[str]) -> str:
@@ -27,7 +30,7 @@ def pages(rows: list[Row], groups: Mapping[str, Sequence[str]], splits: Sequence
     return "\n\n".join(parts)
 
 
-def _main(found: dict[tuple[str, ...], Row], names: Sequence[str]) -> str:
+def _main(found: Found, names: Sequence[str]) -> str:
     lines = [_head(["z of", "seeds", *_METRICS.values()])]
     for name in names:
         cells = [cell(found.get((name, "test", "z", metric))) for metric in _METRICS]
@@ -39,7 +42,7 @@ def _main(found: dict[tuple[str, ...], Row], names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _zero_shot(found: dict[tuple[str, ...], Row], names: Sequence[str], splits: Sequence[str]) -> str:
+def _zero_shot(found: Found, names: Sequence[str], splits: Sequence[str]) -> str:
     others = [split for split in splits if split != "test"]
     lines = [_head(["R2, linear", *others])]
     lines += [_line([name, *(cell(found.get((name, split, "z", "r2"))) for split in others)]) for name in names]
@@ -49,7 +52,7 @@ def _zero_shot(found: dict[tuple[str, ...], Row], names: Sequence[str], splits: 
     return "\n".join(lines)
 
 
-def _audit(found: dict[tuple[str, ...], Row], names: Sequence[str]) -> str:
+def _audit(found: Found, names: Sequence[str]) -> str:
     lines = [_head(["leakage audit", *_AUDIT.values()])]
     for name in names:
         rows = [found.get((name, "test", "z", metric)) for metric in _AUDIT]
@@ -57,7 +60,7 @@ def _audit(found: dict[tuple[str, ...], Row], names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _group(found: dict[tuple[str, ...], Row], names: Sequence[str], splits: Sequence[str]) -> str:
+def _group(found: Found, names: Sequence[str], splits: Sequence[str]) -> str:
     there = [split for split in splits if any((name, split, "z", "r2") in found for name in names)]
     lines = [_head(["R2, linear", "seeds", *there, "true motion", "S-PCFC centred"])]
     for name in names:
@@ -68,7 +71,7 @@ def _group(found: dict[tuple[str, ...], Row], names: Sequence[str], splits: Sequ
     return "\n".join(lines)
 
 
-def _references(found: dict[tuple[str, ...], Row], name: str, split: str) -> list[str]:
+def _references(found: Found, name: str, split: str) -> list[str]:
     """What stands beside z, best first."""
     there = {features: row["mean"] for (preset, where, features, metric), row in found.items()
              if (preset, where, metric) == (name, split, "r2") and features != "z"}

@@ -12,7 +12,6 @@ phase than at another?
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ def humanoid(preset: str, gap_s: float, seed: int, shared: Path, work: Path) -> 
     command = f"python -m benchmarks.motion_real --only {name!r} --seed {seed}"
     episodes = open_sources([shared / "lerobot" / "g1_humanoid_v21"]).episodes
     config = with_options(load_preset(preset), **{"gap_s": gap_s, "loop.seed": seed})
-    video = [dataclasses.replace(e, action=None, state=None, provenance=None) for e in episodes[:TRAINED]]
+    video = [e.as_video() for e in episodes[:TRAINED]]
     model, _ = train(video, config, work / "runs" / f"g1-{preset}-{gap_s:g}-{seed}", cache=work / "cache")
     rows: list[Row] = []
     for what, target in TARGETS.items():

@@ -11,7 +11,6 @@ again. results/motion_table.json has the mean over seeds. Several processes may 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +81,7 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Row]:
     command = f"python -m benchmarks.motion_table --only {entry.name!r} --seed {seed}"
     condition = changed(entry.condition)
     out = work / "runs" / f"{entry.name.replace(' ', '_').replace(',', '')}-{seed}"
-    video = [dataclasses.replace(episode, action=None, state=None, provenance=None)
-             for episode in condition(motion_data.load("train", data))]
+    video = [episode.as_video() for episode in condition(motion_data.load("train", data))]
     demonstrations = motion_data.load("demonstrations", data) if entry.labels else []
     few = [episode for episodes in _by_task(condition(demonstrations)).values() for episode in episodes[:entry.labels]]
     # A quarter of each batch is labelled, where there are labels.

@@ -1,5 +1,6 @@
 """The table of docs/policy.md: what video adds to a few labelled demonstrations, and how much of what labels would add.
 
+    python -m benchmarks.policy_table --data DIR --work DIR --group headroom  # which tasks leave room
     python -m benchmarks.policy_table --data DIR --work DIR --group tuning    # modes, on tasks outside the table
     python -m benchmarks.policy_table --data DIR --work DIR                   # the table, hours; resumes
     python -m benchmarks.policy_table --print                                 # as Markdown
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,15 +48,19 @@ from como_core.simulation.rollout import run_trials
 # Each with room between two labelled demonstrations and fifty, seen on other start states (docs/policy.md).
 TASKS = ("window-open-v3", "button-press-topdown-v3", "door-close-v3", "reach-v3", "coffee-button-v3", "reach-wall-v3",
          "faucet-close-v3", "door-unlock-v3")
+# Looked at for room between few labels and many, on start states of their own.
+CANDIDATES = (*TASKS, "button-press-wall-v3", "button-press-topdown-wall-v3", "dial-turn-v3", "handle-press-side-v3",
+              "plate-slide-back-side-v3", "coffee-push-v3")
 # Where modes and recipes are chosen: none of the above, and with one label each, which leaves room.
 TUNING_TASKS = ("drawer-open-v3", "plate-slide-v3", "faucet-open-v3", "window-close-v3", "button-press-v3",
                 "drawer-close-v3")
 RECORDED = range(30_000, 30_050)
 STARTS = range(40_000, 40_050)
-TUNING_STARTS = range(5000, 5020)
+TUNING_STARTS, HEADROOM_STARTS = range(5000, 5020), range(5100, 5120)
 SEEDS = (0, 1, 2)
 FAMILIES = ("diffusion", "autoregressive")
-LATENTS = ("rgb-difference", "vq", "continuous", "como", "como-plus")
+PLUS = "como-plus"
+LATENTS = ("como", "rgb-difference", "vq", "continuous", PLUS)
 ALONE, SUPERVISED, ORACLE = "no video", "supervised IDM", "oracle"
 ROBOT = "config/interfaces/metaworld.yaml"
 RUNS, TABLE = FOLDER / "policy_runs.json", FOLDER / "policy_table.json"
@@ -93,9 +99,11 @@ class Entry:
 
 def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
     """What is run; `mode` is the one that tuning chose."""
-    table = [Entry(family, *what) for labels in (2, 5) for family in FAMILIES for what in (
-        (ALONE, labels), ("como-plus", labels, mode), (SUPERVISED, labels, "decoded"), (ORACLE, len(RECORDED)),
-        ("como", labels, mode), *((name, labels, mode) for name in LATENTS[:3]))]
+    table: list[Entry] = []
+    for labels, family in itertools.product((2, 5), FAMILIES):
+        table += [Entry(family, ALONE, labels), Entry(family, PLUS, labels, mode),
+                  Entry(family, SUPERVISED, labels, "decoded"), Entry(family, ORACLE, len(RECORDED)),
+                  *(Entry(family, name, labels, mode) for name in LATENTS if name != PLUS)]
     modes = [Entry(family, f"como, {way}", 2, way) for family in FAMILIES for way in ("heads", "joint", "decoded")
              if way != mode]
     tuned: list[Entry] = []
@@ -104,10 +112,11 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
         tuned += [outside(ALONE), outside(ORACLE, labels=len(RECORDED))]
         for way, settings in _tuning(family).items():
             tuned += [outside(f"como, {way}, {name}", mode=way, options=options) for name, options in settings.items()]
+    looked_at = partial(Entry, "diffusion", tasks=CANDIDATES, starts=HEADROOM_STARTS)
+    headroom = [looked_at(ALONE, labels=2), looked_at(ALONE, labels=5), looked_at(ORACLE, labels=len(RECORDED))]
     curve = [Entry("diffusion", method, labels, way) for labels in (1, 10, 20)
-             for method, way in ((ALONE, "none"), ("como-plus", mode), (SUPERVISED, "decoded"))]
-    return {"tuning": tuned, "table": _unique(table), "modes": modes,
-            "curve": curve}
+             for method, way in ((ALONE, "none"), (PLUS, mode), (SUPERVISED, "decoded"))]
+    return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve}
 
 
 def _tuning(family: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -147,8 +156,7 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
     if entry.preset:
         recorded = _with_latents(recorded, entry.preset, seed, work)
     demonstrations = [e for episodes in recorded.values() for e in episodes[:entry.labels]]
-    rest = [dataclasses.replace(e, action=None, state=None, provenance=None)  # type: ignore[arg-type]
-            for episodes in recorded.values() for e in episodes[entry.labels:]]
+    rest = [e.as_video() for episodes in recorded.values() for e in episodes[entry.labels:]]
     name = f"{'-'.join(map(str, entry.key))}-{seed}".replace(" ", "_").replace(",", "")
     out = work / "policies" / name
     config = _config(entry, seed)
@@ -175,7 +183,7 @@ def _with_latents(recorded: dict[str, list[Episode]], preset: str, seed: int, wo
     stored = work / "latents" / f"{name}.npz"
     episodes = [e for group in recorded.values() for e in group]
     if not stored.is_file():
-        video = [dataclasses.replace(e, action=None, state=None, provenance=None) for e in episodes]  # type: ignore[arg-type]
+        video = [e.as_video() for e in episodes]
         config = with_options(load_motion_preset(preset), **{"loop.seed": seed, **_LOOP})
         train_motion(video, config, work / "motion" / name, cache=work / "cache")
         model = load_motion(work / "motion" / name)

@@ -18,7 +18,7 @@ from como_core.episode import Episode, Provenance
 from como_core.motion.config import MotionConfig
 from como_core.motion.inverse import ConvInverseDynamics
 from como_core.motion.model import to_pixels
-from como_core.policy.data import random_shift
+from como_core.policy.data import shifted
 from como_core.training.loop import LoopConfig, fit
 
 _SHIFT_PX = 3
@@ -62,7 +62,8 @@ def label(demonstrations: Sequence[Episode], videos: Sequence[Episode], config: 
 
     def sample(rng: np.random.Generator) -> dict[str, Tensor]:
         chosen = rng.integers(0, len(rows), loop.batch_size)
-        seen = random_shift(frames[rows[chosen]], _SHIFT_PX, rng)  # all frames of a step alike
+        up, left = rng.integers(-_SHIFT_PX, _SHIFT_PX + 1, (2, len(chosen)))
+        seen = shifted(frames[rows[chosen]], up, left)  # all frames of a step alike
         return {"frames": torch.from_numpy(seen), "task": torch.from_numpy(words[chosen]), "action": target[chosen]}
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ measured. Each step says where its action comes from.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Protocol
 
@@ -85,6 +85,14 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.timestamps)
+
+    def without_actions(self) -> Episode:
+        """The same recording with no action known, whoever made them: labelled video, if it has latents."""
+        return replace(self, action=None, provenance=np.full(len(self), Provenance.NONE, np.uint8))
+
+    def as_video(self) -> Episode:
+        """Without state as well: what a camera alone would have recorded."""
+        return replace(self.without_actions(), state=None)
 
     @property
     def duration_s(self) -> float:

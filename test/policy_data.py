@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +67,7 @@ def demonstrations(count: int = 2) -> list[Episode]:
 
 def videos(count: int = 4) -> list[Episode]:
     """`count` episodes of each instruction without state and action."""
-    return [as_video(episode(name, 100 + seed)) for name in GOALS for seed in range(count)]
-
-
-def as_video(given: Episode) -> Episode:
-    """What is left of an episode when only its pictures and latents are known."""
-    return dataclasses.replace(given, state=None, action=None, provenance=None)  # type: ignore[arg-type]
+    return [episode(name, 100 + seed).as_video() for name in GOALS for seed in range(count)]
 
 
 def config(mode: CotrainingMode = "none", steps: int = 30, state: bool = False, sampler: SamplerName = "flow",

@@ -30,7 +30,7 @@ QUICK = Measures(baselines=(), mlp=False, audit=False, seeds=1)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained on 40 clips; only their pictures are read."""
     out = tmp_path_factory.mktemp("motion") / "run"
-    train([dataclasses.replace(moving_square(seed), action=None, provenance=None) for seed in range(40)],
+    train([moving_square(seed).without_actions() for seed in range(40)],
           tiny("como-plus"), out)
     return out
 

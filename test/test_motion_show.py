@@ -65,7 +65,7 @@ def test_pictures_say_what_is_on_them(model: MotionModel, tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_drawn_is_left_out(model: MotionModel, tmp_path: Path) -> None:
-    clip = dataclasses.replace(moving_square(0), action=None, provenance=None)
+    clip = moving_square(0).without_actions()
     alone = show(model, [clip], cache=tmp_path)
     assert names(alone) == ["reconstruction", "over_time", "map"]
     assert "optical flow" in alone[-1].caption and "optical flow" in alone[-2].caption

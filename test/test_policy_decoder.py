@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from policy_data import INTERFACE, LATENT, MIXING, as_video, config, demonstrations, episode, videos
+from policy_data import INTERFACE, LATENT, MIXING, config, demonstrations, episode, videos
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
@@ -19,7 +19,7 @@ DECODER = config().cotraining.decoder
 def test_decoder_recovers_the_velocity_and_leaves_a_constant_gripper_alone() -> None:
     decoder = ActionDecoder.fit(demonstrations(3), dataclasses.replace(DECODER, steps=300))
     truth = episode("left", 50)
-    action, confidence = decoder.decode(as_video(truth))
+    action, confidence = decoder.decode(truth.as_video())
     assert truth.action is not None
     labelled = slice(0, -2)
     error = np.square(action - truth.action)[labelled, :2].mean()

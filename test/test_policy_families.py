@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policy_data import GOALS, INTERFACE, as_video, config, demonstrations, episode, picture, videos
+from policy_data import GOALS, INTERFACE, config, demonstrations, episode, picture, videos
 
 from como_core.action_chunk import Observation
 from como_core.errors import ComoError
@@ -176,7 +176,7 @@ def test_actions_that_a_video_brings_along_are_not_read(tmp_path: Path) -> None:
     """Video of another robot, or pseudo-labelled by somebody else: in `heads` only latents count."""
     lying = [dataclasses.replace(episode(name, 100 + seed), action=np.full((24, 3), 50.0, np.float32), state=None)
              for name in GOALS for seed in range(3)]
-    honest = [as_video(film) for film in lying]
+    honest = [film.as_video() for film in lying]
     runs = [train(demonstrations(), films, INTERFACE, config("heads", steps=8), tmp_path / str(i))
             for i, films in enumerate((lying, honest))]
     assert runs[0].history.loss == runs[1].history.loss

@@ -88,7 +88,7 @@ def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
         size = 0 if videos[0].latent is None else videos[0].latent.shape[1]
         for episode in (*videos, *(d for d in demonstrations if d.latent is not None)):
             require_latents(episode, size)
-        return Video([_unlabelled(video) for video in videos], list(videos))
+        return Video([video.without_actions() for video in videos], list(videos))
     return _decoded(demonstrations, videos, interface, config)
 
 
@@ -107,7 +107,7 @@ def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[E
     for i, episode in enumerate(demonstrations):
         labelled = names[:i].count(names[i]) < wanted[names[i]]
         (kept if labelled else freed).append(episode)
-    return kept, [_unlabelled(episode) for episode in freed if episode.latent is not None]
+    return kept, [episode.without_actions() for episode in freed if episode.latent is not None]
 
 
 def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,
@@ -140,8 +140,3 @@ def _pseudo_labelled(video: Episode, decoder: ActionDecoder, interface: Interfac
         action[:, -1] = np.clip(action[:, -1], 0.0, 1.0)
     return dataclasses.replace(video, action=action, confidence=confidence,
                                provenance=np.full(len(video), Provenance.PSEUDO, np.uint8))
-
-
-def _unlabelled(episode: Episode) -> Episode:
-    """The episode without its actions, whoever made them: only what was measured enters the head of actions."""
-    return dataclasses.replace(episode, action=None, provenance=None)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def leave_out(demonstrations: Sequence[Episode]) -> tuple[list[Episode], list[Ep
     names = [e.instruction or "" for e in demonstrations]
     last = {name: i for i, name in enumerate(names) if names.count(name) > 1}
     out = set(last.values())
-    emptied = [dataclasses.replace(e, action=None, provenance=None, latent=None, confidence=None)  # type: ignore[arg-type]
+    emptied = [dataclasses.replace(e.without_actions(), latent=None, confidence=None)
                if i in out else e for i, e in enumerate(demonstrations)]
     return [demonstrations[i] for i in sorted(out)], emptied
 

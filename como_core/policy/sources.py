@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,4 +98,4 @@ def _take_video(data: TrainingData, episode: Episode) -> None:
     if episode.latent is None:
         data.skipped.append((episode.source, "video without latent motion; run `como relabel` on it"))
     else:
-        data.videos.append(dataclasses.replace(episode, action=None, provenance=None))  # type: ignore[arg-type]
+        data.videos.append(episode.without_actions())
