@@ -55,6 +55,9 @@ class Entry:
         return with_options(load_preset(self.preset), **{"loop.seed": seed, **self.options})
 
 
+# Rows of the main table that are printed again at the head of a group, to compare with.
+BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "latent size": (PLUS,), "gap": (PLUS,),
+          "contrast": ("como", "como-v1"), "conditions": ("continuous", "como-v1", "como", PLUS)}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
 
 
@@ -126,7 +129,8 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     options = parser.parse_args()
     if options.show:
-        names = {group: [entry.name for entry in entries] for group, entries in groups().items()}
+        names = {group: [*BESIDE.get(group, ()), *(entry.name for entry in entries)]
+                 for group, entries in groups().items()}
         print(pages(RESULTS.averaged(), names, EVERYWHERE))
         return
     if options.data is None or options.work is None:
