@@ -7,10 +7,12 @@ not end the doctor.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +48,8 @@ print(json.dumps({"middleware": rclpy.get_rmw_implementation_identifier(), "abse
 rclpy.shutdown()
 """
 
+_SEGMENT_LOCK = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}_el")
+
 _SIMULATION_PROBE = """
 import json
 from como_core.simulation.metaworld import MetaWorld
@@ -58,7 +62,7 @@ print(json.dumps({"pixels": int(env.render().max())}))
 def examine() -> list[Finding]:
     """All findings, in the order in which they are worth mending. Takes some seconds; raises nothing."""
     checks: tuple[Callable[[], Finding], ...] = (
-        preflight.python, torch, ros, large_images, preflight.opengl, simulation, video, torchcodec,
+        preflight.python, torch, ros, large_images, shared_memory, preflight.opengl, simulation, video, torchcodec,
         lambda: preflight.disk(Path.cwd(), preflight.WORKING_GB), files)
     return [check() for check in checks]
 
@@ -104,6 +108,29 @@ def large_images() -> Finding:
     found = f"{profile}: no such file" if profile else "Fast DDS has no profile: raw images from 640x480 on are lost"
     return Finding("large images", WARN, found, "for raw cameras, in every terminal: export "
                    f"FASTDDS_DEFAULT_PROFILES_FILE={resource('config/fastdds/large_images.xml')}")
+
+
+def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
+    """What killed processes left in Fast DDS' shared memory: it takes room, and a node that follows may stay deaf."""
+    name, left = "shared memory", [path for path in sorted(folder.glob("fast*_el")) if _abandoned(path)]
+    if not left:
+        return Finding(name, OK, "nothing was left behind by killed nodes")
+    segments = [path.with_name(path.name.removesuffix("_el")) for path in left]
+    megabytes = sum(path.stat().st_size for path in segments if path.is_file()) / 1e6
+    return Finding(name, WARN, f"killed nodes left {len(left)} segments of Fast DDS behind, {megabytes:.0f} MB",
+                   f"with no node running: fastdds shm clean, or rm -f {folder}/fastdds_* {folder}/fastrtps_*")
+
+
+def _abandoned(lock: Path) -> bool:
+    """Whether nobody holds the lock of a segment any more. Ports are left alone."""
+    if not _SEGMENT_LOCK.fullmatch(lock.name):
+        return False
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
 
 
 def simulation() -> Finding:

@@ -34,7 +34,7 @@ from como_core.errors import ComoError
 from como_core.interface import Action, Camera, Interface, Limits, StateStream
 from como_core.resources import resource
 from como_ros import qos
-from como_ros.bench_rig import COMMAND_HZ, JOINTS, RATE_HZ, STATE_HZ
+from como_ros.bench_rig import COMMAND_HZ, GO, JOINTS, RATE_HZ, STATE_HZ
 from como_ros.messages import NS_PER_S, message_class, stamp_ns
 from como_ros.policy_inputs import PROFILE
 from como_ros.processes import NodeProcess, wait_until
@@ -116,8 +116,9 @@ def _latency_rows(case: Case, node: Answers, echo: Answers) -> list[Row]:
     for share in (50, 99):
         mine, least = (float(np.percentile(a.latency_s, share)) * 1e3 for a in (node, echo))
         ends = [float(np.percentile(part, share)) * 1e3 for part in np.array_split(node.latency_s, 3)]
-        rows.append(Row(f"{case.name}: stamp to command, p{share}", mine, min(ends), max(ends), "ms",
-                        goal if share == 99 else None, at_most=True))
+        rows.append(Row(f"{case.name}: stamp to command, p{share}", mine, min(ends), max(ends), "ms"))
+        rows.append(Row(f"{case.name}: added to the least node, p{share}", mine - least, mine - least, mine - least,
+                        "ms", goal if share == 99 else None, at_most=True, note=f"least node {least:.2f} ms"))
         rows.append(Row(f"{case.name}: over the least node, p{share}", mine / least, mine / least, mine / least))
     rows.append(Row(f"{case.name}: processor share", 100 * node.share, 100 * node.share, 100 * node.share, "%",
                     note=f"least node {100 * echo.share:.1f} %"))
@@ -133,6 +134,7 @@ def _run(case: Case, kind: str, folder: Path, frames: int) -> Answers:
     with _Listener(JointTrajectory, interface.action.topic) as listener, \
             _processes(kind, interface, folder, listener.domain, frames) as (node, rig):
         _require(wait_until(lambda: len(listener.heard) > 3 or not _alive(node, rig), START_S), node, rig)
+        (folder / GO).touch()
         before, began = _processor_s(node.pid), time.monotonic()
         _require(wait_until(lambda: (folder / "sent.json").exists(), START_S + 2 * frames / RATE_HZ), node, rig)
         share = (_processor_s(node.pid) - before) / (time.monotonic() - began)
@@ -211,7 +213,10 @@ def _processor_s(pid: int) -> float:
 
 
 class _Listener:
-    """Hears a topic in a context and a thread of its own: (arrival in ns of the system's clock, message)."""
+    """Hears a topic in a context and a thread of its own: (arrival in ns of the system's clock, message).
+
+    The arrival is DDS' own, which no pause of this process delays, such as a collection of torch's many objects.
+    """
 
     def __init__(self, message_type: type, topic: str) -> None:
         self.domain = 1 + os.getpid() % 100
@@ -232,8 +237,8 @@ class _Listener:
         self._context.try_shutdown()
         self._thread.join(5.0)
 
-    def _on_message(self, message: Any) -> None:
-        self.heard.append((time.time_ns(), message))
+    def _on_message(self, message: Any, info: Any) -> None:
+        self.heard.append((info["received_timestamp"], message))
 
     def _spin(self) -> None:
         try:

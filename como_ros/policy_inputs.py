@@ -33,6 +33,7 @@ class Inputs:
 
     faults     stream name -> why its newest message, or its publisher's QoS, cannot be used
     losses     camera name -> how many of its frames never came
+    heard      whether any message has arrived, usable or not
     on_stored  called after each stored message
     """
 
@@ -41,6 +42,7 @@ class Inputs:
         self._node, self._interface, self._controller, self._on_stored = node, interface, controller, on_stored
         self.faults: dict[str, str] = {}
         self.losses = {name: FrameLoss(camera.rate_hz) for name, camera in interface.cameras.items()}
+        self.heard = False
         self._told_s: dict[str, float] = {}
         self._subscriptions = []
         handlers: dict[str, tuple[str, str, Callable[[Any], None]]] = {}
@@ -66,7 +68,7 @@ class Inputs:
             self._node.destroy_subscription(subscription)
 
     def _on_image(self, name: str, camera: Camera, message: Any) -> None:
-        arrival_s = time.monotonic()
+        arrival_s, self.heard = time.monotonic(), True
         fault = message_fault(message, camera)
         if fault:
             self._refuse(name, fault)
@@ -79,7 +81,7 @@ class Inputs:
         self._on_stored()
 
     def _on_state(self, name: str, stream: StateStream, message: Any) -> None:
-        arrival_s = time.monotonic()
+        arrival_s, self.heard = time.monotonic(), True
         try:
             values = self._usable_state(name, stream, message)
         except ComoError as error:

@@ -28,6 +28,7 @@ from como_ros.policy_outputs import Outputs
 WATCH_PERIOD_S = 0.01
 DIAGNOSTICS_PERIOD_S = 1.0
 WAITING_REPEAT_S = 5.0
+DEAF_S = 10.0  # discovery is over by then
 
 
 class PolicyLoop:
@@ -45,6 +46,7 @@ class PolicyLoop:
         self._node, self._interface, self._report = node, interface, report
         self._active = self._output = False
         self._told: str | None = None
+        self._start_s = time.monotonic()
         self.controller = Controller(interface, settings)
         with ExitStack() as stack:
             self._outputs = Outputs(node, interface.action)
@@ -52,10 +54,7 @@ class PolicyLoop:
             self._chunks = ChunkTopic(node, interface.action)
             stack.callback(self._chunks.close)
             # A trajectory goes out when its chunk has come; what is sent at a rate waits for its timer.
-            self._chunk_came = node.create_guard_condition(self._send_due) \
-                if interface.action.target == "joint_trajectory" else None
-            if self._chunk_came is not None:
-                stack.callback(node.destroy_guard_condition, self._chunk_came)
+            self._sends_at_once = interface.action.target == "joint_trajectory"
             self._worker = InferenceWorker(policy, self._answer)
             stack.callback(self._worker.close)
             stack.callback(OperatorInputs(node, self.controller, switches).close)
@@ -108,9 +107,17 @@ class PolicyLoop:
             self._inputs.losses, self._output))
         if status.phase is Phase.WAITING:
             silent = self._inputs.without_publisher()
-            unpublished = f"; no publisher on {', '.join(silent)}" if silent else ""
-            self._node.get_logger().warning(f"waiting for: {'; '.join(status.waiting_for)}{unpublished}",
+            hint = f"; no publisher on {', '.join(silent)}" if silent else self._deaf()
+            self._node.get_logger().warning(f"waiting for: {'; '.join(status.waiting_for)}{hint}",
                                             throttle_duration_sec=WAITING_REPEAT_S)
+
+    def _deaf(self) -> str:
+        """What to do where publishers are there and no message has come from any of them."""
+        if self._inputs.heard or self._inputs.faults or time.monotonic() - self._start_s < DEAF_S:
+            return ""
+        return ("; publishers are there, and nothing comes from any of them: a node that was killed may have left Fast "
+                "DDS' shared memory locked; end this node, run `fastdds shm clean` (`como doctor` says more), start it "
+                "again")
 
     def write_timing(self, path: Path, **about: object) -> None:
         """Write the loop timing; a folder that cannot be written is an error in the log and nothing more."""
@@ -131,8 +138,8 @@ class PolicyLoop:
         if error is not None and not isinstance(error, ComoError):
             self._node.get_logger().error("".join(traceback.format_exception(error)))
         self.controller.answer(inference, self._now_s())
-        if self._chunk_came is not None:
-            self._chunk_came.trigger()
+        if self._sends_at_once and self._node.executor is not None:
+            self._node.executor.create_task(self._send_due)
         if self._active:
             self._chunks.publish(inference)
 

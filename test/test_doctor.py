@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import fcntl
 import importlib.util
 import json
 import os
@@ -149,3 +150,16 @@ def test_make_names_what_lacks_before_it_installs(environment: dict[str, str], m
     assert message in done.stderr
     assert "-m venv" not in done.stdout
     assert not (REPOSITORY / "no_venv_here").exists()
+
+
+def test_what_killed_nodes_left_in_shared_memory_is_counted(tmp_path: Path) -> None:
+    """Locks as Fast DDS leaves them: of an ended process, of a living one, and of a port, which is left alone."""
+    for name in ("fastdds_00000000000000aa", "fastdds_00000000000000bb", "fastdds_port7413"):
+        (tmp_path / name).write_bytes(bytes(1_500_000))
+        (tmp_path / f"{name}_el").touch()
+    with (tmp_path / "fastdds_00000000000000bb_el").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = doctor.shared_memory(tmp_path)
+    assert found.status == WARN and "left 1 segments of Fast DDS behind, 2 MB" in found.found
+    assert "fastdds shm clean" in found.mend
+    assert doctor.shared_memory(tmp_path / "none").status == OK

@@ -179,6 +179,17 @@ def test_a_topic_that_nobody_publishes_is_named(bench: Bench, begin: Begin) -> N
         bench.wait_commands(5)
 
 
+def test_publishers_of_which_nothing_comes_are_told_with_the_remedy(bench: Bench, begin: Begin) -> None:
+    """As after a kill -9 that leaves Fast DDS' shared memory locked."""
+    with robot(bench) as arm:
+        arm.silent.update(INTERFACE.cameras, INTERFACE.state)
+        process = begin(FORWARD, INTERFACE)
+        process.wait_text("publishers are there, and nothing comes from any of them", 30.0)
+        arm.silent.clear()
+        bench.wait_commands(5)
+        assert process.text().count("fastdds shm clean") <= 2, "and not told again once something came"
+
+
 def test_joints_stop_where_the_hand_leaves_the_box(ros_domain: dict[str, str], begin: Begin) -> None:
     box = Limits(workspace_lower=(-0.5, 0.0, 0.1), workspace_upper=(0.5, 1.0, 0.5))
     joints = replace(INTERFACE, action=Action("joint_position", "forward_command", "commands", ("gripper",), 40.0,

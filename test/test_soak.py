@@ -71,6 +71,8 @@ def test_the_policy_node_stops_and_goes_on_under_every_fault(ros_domain: dict[st
     # And it did see faults and commands, or nothing was shown.
     faults = summary["faults"]
     assert faults["restart by SIGKILL"] and faults["restart by SIGINT"] and summary["latches"] > 0
+    # Once in about twenty kills the next node cannot open Fast DDS' shared memory. It must say so, and stay still.
+    assert faults.get("deaf after SIGKILL", 0) <= 1 + faults["restart by SIGKILL"] / 5
     assert set(KINDS) <= set(faults), f"not seen: {set(KINDS) - set(faults)}"
     assert sum(summary["commands"].values()) > SECONDS / 2
 

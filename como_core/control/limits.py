@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from como_core.config import ConfigError
-from como_core.control.pace import Pace
+from como_core.control.pace import Pace, clipped
 from como_core.control.reference import VELOCITY_KINDS, Reference
 from como_core.control.rotation import aligned, normalised, toward
 from como_core.interface import Action, Interface
@@ -43,6 +43,7 @@ class Guard:
         self._velocities = interface.action.kind in VELOCITY_KINDS
         self._lower = np.full(self._size, -np.inf) if limits.lower is None else np.array(limits.lower)
         self._upper = np.full(self._size, np.inf) if limits.upper is None else np.array(limits.upper)
+        self._everywhere = np.full(self._size, -np.inf), np.full(self._size, np.inf)
         self._jump = None if limits.jump is None else np.array(limits.jump)
         self._pace = Pace(interface.action)
         self._orientation = _orientation_columns(interface.action)
@@ -115,20 +116,20 @@ class Guard:
         lower, upper = self._lower, self._upper
         if not self._velocities:
             lower, upper = np.maximum(lower, box_lower), np.minimum(upper, box_upper)
-        target = np.clip(body, lower, upper)
+        target = clipped(body, lower, upper)
         if self._orientation:
             target[self._orientation] = body[self._orientation]
         if paced and (not self._pace.unlimited or self._orientation):
             before = self.reference.values(states) if last is None else last[:self._size]
             target = self._paced(target, np.asarray(before, np.float64), velocity, period_s)
         # Bounds come last: a value may stop faster than its acceleration allows, but never leave its range or the box.
-        within = np.clip(np.clip(target, lower, upper), box_lower, box_upper) if self._velocities else \
-            np.clip(target, lower, upper)
+        within = clipped(clipped(target, lower, upper), box_lower, box_upper) if self._velocities else \
+            clipped(target, lower, upper)
         if self._orientation:
             within[self._orientation] = target[self._orientation]
         target = within
         bounded[:self._size] = target
-        bounded[self._size:] = np.clip(bounded[self._size:], 0.0, 1.0)
+        bounded[self._size:] = clipped(bounded[self._size:], 0.0, 1.0)
         return bounded
 
     def _paced(self, target: np.ndarray, before: np.ndarray, velocity: np.ndarray | None,
@@ -157,9 +158,9 @@ class Guard:
 
     def _box_bounds(self, states: Mapping[str, np.ndarray], position_age_s: float) -> tuple[np.ndarray, np.ndarray]:
         """What the workspace box leaves of each value: lower and upper [len(names)]."""
-        lower, upper = np.full(self._size, -np.inf), np.full(self._size, np.inf)
         if self._box is None or self._action.kind not in _AXES:
-            return lower, upper
+            return self._everywhere
+        lower, upper = self._everywhere[0].copy(), self._everywhere[1].copy()
         box_lower, box_upper = (edge.astype(np.float64) for edge in self._box)
         if self.position_stream is not None:
             position = np.asarray(states[self.position_stream], np.float64)[self._position_columns]

@@ -8,8 +8,16 @@ from como_core.control.reference import VELOCITY_KINDS
 from como_core.interface import Action
 
 
+def clipped(values: np.ndarray, lower: np.ndarray | float, upper: np.ndarray | float) -> np.ndarray:
+    """As np.clip, in a third of its time for a handful of values."""
+    return np.minimum(np.maximum(values, lower), upper)
+
+
 class Pace:
-    """Moves values towards a target no faster than the interface allows. Arrays are float64 [len(Action.names)]."""
+    """Moves values towards a target no faster than the interface allows. Arrays are float64 [len(Action.names)].
+
+    unlimited  whether nothing limits the change of a value
+    """
 
     def __init__(self, action: Action) -> None:
         limits = action.limits
@@ -19,11 +27,7 @@ class Pace:
         self._step, self._velocity, self._acceleration = (
             np.full(size, np.inf) if bound is None else np.array(bound, np.float64)
             for bound in (limits.step, limits.max_velocity_per_s, limits.max_acceleration_per_s2))
-
-    @property
-    def unlimited(self) -> bool:
-        """Whether nothing limits the change of a value."""
-        return bool(np.isinf([self._step, self._velocity, self._acceleration]).all())
+        self.unlimited = bool(np.isinf([self._step, self._velocity, self._acceleration]).all())
 
     def reach(self, period_s: float | None = None) -> np.ndarray:
         """The largest change of each value in a period, without regard to acceleration."""
@@ -41,8 +45,8 @@ class Pace:
         reach = self.reach(period_s)
         if self._velocities:
             reach = np.minimum(reach, self._acceleration * period_s)
-            return before + np.clip(target - before, -reach, reach)
-        step = np.clip(target - before, -reach, reach)
+            return before + clipped(target - before, -reach, reach)
+        step = clipped(target - before, -reach, reach)
         change = self._acceleration * period_s * period_s
         bounded = np.isfinite(change)
         if bounded.any():
@@ -57,4 +61,4 @@ class Pace:
         more = np.floor((np.sqrt(1 + 8 * np.abs(distance) / change) - 1) / 2)
         braking = np.abs(distance) / (more + 1) + change * more / 2
         wanted = np.sign(distance) * np.minimum(np.abs(step), braking)
-        return np.clip(wanted, step_before - change, step_before + change)
+        return clipped(wanted, step_before - change, step_before + change)
