@@ -61,7 +61,7 @@ def _audit(found: Found, names: Sequence[str]) -> str:
 
 
 def _group(found: Found, names: Sequence[str], splits: Sequence[str]) -> str:
-    there = [split for split in splits if any((name, split, "z", "r2") in found for name in names)]
+    there = [split for split in splits if all((name, split, "z", "r2") in found for name in names)]
     lines = [_head(["R2, linear", "seeds", *there, "true motion", "S-PCFC centred"])]
     for name in names:
         cells = [cell(found.get((name, split, "z", "r2"))) for split in there]

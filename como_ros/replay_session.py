@@ -24,7 +24,7 @@ from como_ros.processes import NodeProcess, wait_until
 
 NODE, OURS = "policy_node", "replay"
 # Within which a node on this machine is seen.
-DISCOVERY_S = 1.0
+DISCOVERY_S = 3.5  # participants announce themselves every three seconds
 SERVICE_TIMEOUT_S = 5.0
 # A chunk has its observation's stamp, but for the rounding of seconds in float64.
 SAME_STAMP_NS = 1_000_000

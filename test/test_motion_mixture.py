@@ -11,9 +11,9 @@ from motion_clips import FPS, moving_square, squares, tiny
 
 from como_core import config
 from como_core.cli import main as como
+from como_core.config import parse_options
 from como_core.errors import ComoError
 from como_core.formats.video import write_video
-from como_core.motion.config import parse_options
 from como_core.motion.mixture import Mixture, open_mixture, split_weight
 from como_core.motion.train_data import open_training_data
 
