@@ -129,9 +129,11 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     options = parser.parse_args()
     if options.show:
+        rows = RESULTS.averaged()
+        measured = {row["preset"] for row in rows}
         names = {group: [*BESIDE.get(group, ()), *(entry.name for entry in entries)]
-                 for group, entries in groups().items()}
-        print(pages(RESULTS.averaged(), names, EVERYWHERE))
+                 for group, entries in groups().items() if measured.intersection(entry.name for entry in entries)}
+        print(pages(rows, names, EVERYWHERE))
         return
     if options.data is None or options.work is None:
         parser.error("--data and --work are needed to run")

@@ -86,8 +86,7 @@ def untrained(folder: Path, interface: Interface = INTERFACE, instructions: tupl
               given: PolicyConfig | None = None, action: Affine | None = None, seed: int = 0,
               noise: float = 0.0) -> Path:
     """A checkpoint with fresh weights: its actions are the mean of `action`, unless there is noise on the weights."""
-    size = ActionSpace.of(interface).size
-    scales = Normaliser(action or Affine(np.zeros(size, np.float32), np.ones(size, np.float32)))
+    scales = Normaliser(action or Affine.identity(ActionSpace.of(interface).size))
     trained = TrainedConfig(given or config(), instructions)
     torch.manual_seed(seed)
     model = build_model(trained.policy, Vocabulary(instructions), interface, scales)

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from como_core.action_chunk import Observation
 from como_core.bench import lerobot_peer
 from como_core.bench.measure import Report, Row, in_turns, machine, seconds
 from como_core.errors import ComoError
@@ -223,14 +222,9 @@ class FreshPolicy:
         return self.config.training.batch_size / times.compute_s
 
     def chunk_ms(self, count: int) -> float:
-        """From an observation to its chunk, the picture's resizing and the limits counted."""
+        """From a black observation to its chunk, the picture's resizing and the limits counted."""
         self._model.eval()
-        pixels = _pixels(self._robot)
-        images = {name: np.zeros((pixels, pixels, 3), np.uint8) for name in self._robot.cameras}
-        state = np.zeros(self._robot.state_size, np.float32) if self.config.observation.state else None
-        seen = Observation(0.0, images, state, "push the block",
-                           past=(images,) * len(self.config.observation.history_s))
-        return 1e3 * float(np.median([seconds(lambda: self._policy.predict(seen)) for _ in range(count)]))
+        return 1e3 * float(np.median([seconds(self._policy.warm_up) for _ in range(count)]))
 
     def _windows(self, count: int) -> dict[str, Any]:
         observation, size = self.config.observation, self.config.observation.image_size
@@ -245,10 +239,7 @@ class FreshPolicy:
 
 
 def _scales(robot: Interface) -> Normaliser:
-    size = ActionSpace.of(robot).size
-    one = Affine(np.zeros(size, np.float32), np.ones(size, np.float32))
-    of_state = Affine(np.zeros(robot.state_size, np.float32), np.ones(robot.state_size, np.float32))
-    return Normaliser(one, of_state)
+    return Normaliser(Affine.identity(ActionSpace.of(robot).size), Affine.identity(robot.state_size))
 
 
 def _parameters(model: PolicyModel) -> int:

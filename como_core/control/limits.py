@@ -41,9 +41,9 @@ class Guard:
         self._size = len(interface.action.names)
         limits = interface.action.limits
         self._velocities = interface.action.kind in VELOCITY_KINDS
-        self._lower = np.full(self._size, -np.inf) if limits.lower is None else np.array(limits.lower)
-        self._upper = np.full(self._size, np.inf) if limits.upper is None else np.array(limits.upper)
         self._everywhere = np.full(self._size, -np.inf), np.full(self._size, np.inf)
+        self._lower = self._everywhere[0] if limits.lower is None else np.array(limits.lower)
+        self._upper = self._everywhere[1] if limits.upper is None else np.array(limits.upper)
         self._jump = None if limits.jump is None else np.array(limits.jump)
         self._pace = Pace(interface.action)
         self._orientation = _orientation_columns(interface.action)

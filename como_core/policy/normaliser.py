@@ -28,6 +28,11 @@ class Affine:
         std = values.std(0)
         return cls(values.mean(0).astype(np.float32), np.where(std > CONSTANT_STD, std, 1.0).astype(np.float32))
 
+    @classmethod
+    def identity(cls, size: int) -> Affine:
+        """Leaves values as they are."""
+        return cls(np.zeros(size, np.float32), np.ones(size, np.float32))
+
     @property
     def size(self) -> int:
         """How many values it is for."""
@@ -71,8 +76,7 @@ class Normaliser:
     @classmethod
     def without_actions(cls, space: ActionSpace, latents: Sequence[Episode]) -> Normaliser:
         """Of latents alone; actions pass as they are."""
-        return cls(Affine(np.zeros(space.size, np.float32), np.ones(space.size, np.float32)), None,
-                   _of_latents(latents))
+        return cls(Affine.identity(space.size), None, _of_latents(latents))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists for normaliser.json."""
