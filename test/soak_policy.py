@@ -22,7 +22,7 @@ from como_ros.policy_node import PolicyNode, run
 STEPS = 40
 STEP_S = 0.02
 SPEED_SHARE = 0.3  # of max_velocity_per_s, in good moods
-BEAT_S, LATE_S = 0.005, 0.005
+BEAT, BEAT_S, LATE_S = "beat", 0.005, 0.005
 ASKED = "the soak asked for this"
 TRACEBACK = f"RuntimeError: {ASKED}"
 STALLS, SEEN_WRONG = "stalls.txt", "observations.txt"
@@ -41,7 +41,9 @@ class SoakPolicy:
         self._speed = np.array(limits.max_velocity_per_s)
 
     def warm_up(self) -> None:
-        threading.Thread(target=_beat, args=(self._folder / STALLS,), daemon=True).start()
+        """Begin to watch; one thread for the process, however often it is configured."""
+        if not any(thread.name == BEAT for thread in threading.enumerate()):
+            threading.Thread(target=_beat, args=(self._folder / STALLS,), name=BEAT, daemon=True).start()
 
     def predict(self, observation: Observation) -> ActionChunk:
         mood = observation.instruction or ""
