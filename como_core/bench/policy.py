@@ -130,8 +130,10 @@ def like(parameters: int, config: PolicyConfig, robot: Interface) -> PolicyConfi
     low, high = 1, _WIDEST // config.network.heads
     while low < high:  # of all widths the first that reaches the count, and then the nearer of it and the one below
         middle = (low + high) // 2
-        low, high = (low, middle) if _count(_wide(config, middle), robot) >= parameters else (middle + 1, high)
-    nearest = min((low, max(1, low - 1)), key=lambda heads: abs(_count(_wide(config, heads), robot) - parameters))
+        enough = count_parameters(_wide(config, middle), robot) >= parameters
+        low, high = (low, middle) if enough else (middle + 1, high)
+    nearest = min((low, max(1, low - 1)),
+                  key=lambda heads: abs(count_parameters(_wide(config, heads), robot) - parameters))
     return _wide(config, nearest)
 
 
@@ -140,7 +142,8 @@ def _wide(config: PolicyConfig, per_head: int) -> PolicyConfig:
     return dataclasses.replace(config, network=dataclasses.replace(config.network, width=width))
 
 
-def _count(config: PolicyConfig, robot: Interface) -> int:
+def count_parameters(config: PolicyConfig, robot: Interface) -> int:
+    """Of a policy for this robot, without making it."""
     with torch.device("meta"):
         return _parameters(build_model(config, _TEXT, robot, _scales(robot)))
 
