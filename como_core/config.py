@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ import yaml
 from como_core.errors import ComoError
 
 T = TypeVar("T")
+
+_LARGEST_BITS = 1023  # of whole numbers, which a float holds too
 
 
 class ConfigError(ComoError, ValueError):
@@ -144,6 +147,9 @@ def _tree(cls: type, path: Path) -> _Located:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: lists or mappings within each other hundreds deep; expected the YAML of a "
+                          f"{cls.__name__}") from error
     try:
         return _Located({}, str(path)) if node is None else _locate(node, path)
     except RecursionError as error:
@@ -173,10 +179,14 @@ def _locate(node: yaml.Node, path: Path) -> _Located:
     if isinstance(node, yaml.SequenceNode):
         return _Located([_locate(item, path) for item in node.value], where)
     try:
-        return _Located(yaml.SafeLoader("").construct_object(node), where)
+        value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:  # a tag that is not plain data, or a date that does not exist
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{where}: {node.value!r} cannot be read as plain data: {reason}") from error
+    if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+        raise ConfigError(f"{where}: a whole number of {len(node.value)} digits, {node.value[:12]}...; expected one "
+                          f"of at most {_LARGEST_BITS} bits")
+    return _Located(value, where)
 
 
 def _convert(item: Any, expected: Any, key: str) -> Any:
@@ -205,8 +215,9 @@ def _convert(item: Any, expected: Any, key: str) -> Any:
         raise refuse(" or ".join(getattr(o, "__name__", str(o)) for o in options))
     if origin is Literal:
         if value not in arguments:
-            hint = nearest(str(value), [str(a) for a in arguments])
-            raise ConfigError(f"{where}: {key}: {value!r} is not one of {', '.join(map(str, arguments))}; {hint}")
+            given = _plain(value)
+            hint = nearest(str(given), [str(a) for a in arguments])
+            raise ConfigError(f"{where}: {key}: {given!r} is not one of {', '.join(map(str, arguments))}; {hint}")
         return value
     if dataclasses.is_dataclass(expected):
         if isinstance(value, expected):  # type: ignore[arg-type]
@@ -259,7 +270,18 @@ def _dataclass(mapping: Mapping[str, Any], cls: Any, key: str, where: str) -> An
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{where}: {key or cls.__name__}: {error}") from error
+        raise ConfigError(f"{_line_of(str(error), mapping, where)}: {key or cls.__name__}: {error}") from error
+
+
+def _line_of(message: str, mapping: Mapping[str, Any], where: str) -> str:
+    """Where the key stands with which a refusal begins, such as limits.lower; `where` for any other."""
+    inner: Any = mapping
+    for name in re.split(r"[^\w.]", message, maxsplit=1)[0].split("."):
+        item = inner.get(name) if isinstance(inner, Mapping) else None
+        if not isinstance(item, _Located):
+            break
+        inner, where = item.value, item.where
+    return where
 
 
 def _plain(value: Any) -> Any:

@@ -35,15 +35,23 @@ class Interface:
         both = self.cameras.keys() & self.state.keys()
         if both:
             raise ValueError(f"{sorted(both)[0]!r} names a camera and a state stream; give them different names")
-        topics = [stream.topic for stream in self._streams.values()] + [self.action.topic]
-        topics += [self.action.gripper.topic] if self.action.gripper else []
-        twice = {t for t in topics if topics.count(t) > 1}
-        if twice:
-            raise ValueError(f"topic {sorted(twice)[0]!r} is used by more than one stream")
+        first: dict[str, str] = {}
+        for key, topic in self._topics:
+            if topic in first:
+                raise ValueError(f"{key} is {topic!r}, and so is {first[topic]}; each needs a topic of its own")
+            first[topic] = key
 
     @property
     def _streams(self) -> dict[str, Camera | StateStream]:
         return {**self.cameras, **self.state}
+
+    @property
+    def _topics(self) -> list[tuple[str, str]]:
+        """Key and value of every topic, in the order of the file."""
+        topics = [(f"cameras.{name}.topic", camera.topic) for name, camera in self.cameras.items()]
+        topics += [(f"state.{name}.topic", stream.topic) for name, stream in self.state.items()]
+        topics.append(("action.topic", self.action.topic))
+        return topics + ([("action.gripper.topic", self.action.gripper.topic)] if self.action.gripper else [])
 
     @property
     def state_size(self) -> int:

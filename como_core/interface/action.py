@@ -65,6 +65,8 @@ class Gripper:
     def __post_init__(self) -> None:
         require_topic("topic", self.topic)
         require_positive(self, "resolution")
+        if self.resolution >= 1:
+            raise ValueError(f"resolution must be below 1, the whole way from open to closed, got {self.resolution}")
         if self.joint is not None and self.action is not None:
             raise ValueError("joint and action: a gripper has one of them, got both")
         if self.action is not None:

@@ -16,7 +16,7 @@ IMAGE_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1",
                    "bayer_gbrg8", "bayer_grbg8", "yuv422", "yuv422_yuy2")
 
 # Relative or absolute, tokens that do not begin with a digit (REP 144 and the ROS 2 design of topic names).
-_TOPIC = re.compile(r"[/~]?[A-Za-z_]\w*(/[A-Za-z_]\w*)*|~/[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+_TOPIC = re.compile(r"(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 def require_topic(key: str, topic: str) -> None:
