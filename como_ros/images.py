@@ -14,7 +14,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from como_core.errors import ComoError
-from como_core.formats.images import decode_compressed, decode_image, encode_image, image_fault
+from como_core.formats.images import compressed_fault, decode_compressed, decode_image, encode_image, image_fault
 from como_core.interface import Camera
 from como_ros.messages import header
 
@@ -35,7 +35,8 @@ def message_fault(message: Image | CompressedImage, camera: Camera) -> str | Non
     if not len(message.data):
         return f"topic {camera.topic!r}: an image without data"
     if not isinstance(message, Image):
-        return None
+        fault = compressed_fault(message.format)
+        return f"topic {camera.topic!r}: {fault}" if fault else None
     if (message.width, message.height) != (camera.width, camera.height):
         return _size_fault(camera, message.width, message.height)
     fault = image_fault(message.encoding, message.width, message.height, message.step, len(message.data))
@@ -62,6 +63,9 @@ def rgb_image(message: Image | CompressedImage, camera: Camera) -> np.ndarray:
 def _decode(message: Any) -> np.ndarray:
     bridge = _cv_bridge()
     if isinstance(message, CompressedImage):
+        fault = compressed_fault(message.format)
+        if fault:
+            raise ComoError(fault)
         return decode_compressed(message.data)
     fault = image_fault(message.encoding, message.width, message.height, message.step, len(message.data))
     if fault:

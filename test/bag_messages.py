@@ -57,9 +57,9 @@ def floats(values: Any) -> bytes:
     return serialize(_TYPES["std_msgs/msg/Float64MultiArray"](layout=layout, data=np.asarray(values, np.float64)))
 
 
-def compressed(stamp_ns: int, data: bytes) -> bytes:
+def compressed(stamp_ns: int, data: bytes, written: str = "png") -> bytes:
     return serialize(_TYPES["sensor_msgs/msg/CompressedImage"](
-        header=header(stamp_ns), format="png", data=np.frombuffer(data, np.uint8)))
+        header=header(stamp_ns), format=written, data=np.frombuffer(data, np.uint8)))
 
 
 def trajectory(stamp_ns: int, names: list[str], points: list[tuple[float, list[float]]]) -> bytes:

@@ -90,6 +90,9 @@ def test_compressed_pictures_are_decoded_and_rubbish_is_named(tmp_path):
     np.testing.assert_array_equal(episode(tmp_path / "a", interface, images=good).images["front"][:], RGB)
     with pytest.raises(BagError, match=r"picture on '/image/compressed' at 5.300 s: compressed image of 7 bytes"):
         episode(tmp_path / "b", interface, images=[*good[:3], compressed(START + 300 * MS, b"rubbish")])
+    mosaic = compressed(START + 300 * MS, pngs[3], "bayer_rggb8; png compressed ")
+    with pytest.raises(BagError, match=r"at 5.300 s: image format 'bayer_rggb8; png compressed ' is a compressed mos"):
+        episode(tmp_path / "c", interface, images=[*good[:3], mosaic])
 
 
 def test_quaternions_go_the_shorter_way_and_stay_normalised():

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 from scipy.ndimage import convolve
 
-from como_core.formats.images import ImageError, decode_compressed, decode_image, encode_image
+from como_core.formats.images import ImageError, compressed_fault, decode_compressed, decode_image, encode_image
 
 RGB = np.array([[[255, 0, 0], [0, 200, 7]], [[9, 8, 77], [250, 251, 252]], [[1, 2, 3], [4, 5, 6]]], np.uint8)
 
@@ -149,3 +149,20 @@ def test_compressed_images_come_back_as_rgb():
 def test_compressed_rubbish_is_refused(data):
     with pytest.raises(ImageError, match=f"compressed image of {len(data)} bytes"):
         decode_compressed(data)
+
+
+@pytest.mark.parametrize("pixels", [np.full((2, 3), 1000, np.uint16), RGB.astype(np.uint16) * 257])
+def test_compressed_pictures_of_sixteen_bits_are_not_cut_down_to_eight(pixels):
+    """Depth of 1 m would be black, and 64 where it comes raw."""
+    with pytest.raises(ImageError, match="16 bits a value, expected 8; take depth and 16-bit pictures from the raw"):
+        decode_compressed(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+@pytest.mark.parametrize(("written", "words"), [
+    ("16UC1; compressedDepth png", "compressed depth; expected JPEG or PNG"),
+    ("32FC1; compressedDepth", "compressed depth"), ("bayer_rggb8; png compressed ", "a compressed mosaic"),
+    ("bayer_rggb8; jpeg compressed bgr8", None), ("rgb8; jpeg compressed bgr8", None), ("jpeg", None), ("", None),
+])
+def test_a_format_that_says_what_cannot_be_read_is_named(written, words):
+    fault = compressed_fault(written)
+    assert fault is None if words is None else words in fault and repr(written) in fault

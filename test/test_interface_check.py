@@ -96,6 +96,18 @@ def test_types_qos_and_a_second_sender_are_found(bench: Bench, ros_domain: dict[
     assert "2 send commands: bench, bench" in line(table, f"/{topic}", "publisher")
 
 
+def test_a_compressed_camera_is_looked_at_too(bench: Bench, ros_domain: dict[str, str], tmp_path: Path) -> None:
+    """Its size stands in no field of the message, so that it says nothing of itself."""
+    camera = replace(INTERFACE.cameras["front"], type="sensor_msgs/msg/CompressedImage")
+    bench.interface = replace(INTERFACE, cameras={"front": camera})
+    with robot(bench):
+        code, table = check(bench.interface, tmp_path, ros_domain)
+        assert code == 0, table
+        code, table = check(replace(INTERFACE, cameras={"front": replace(camera, width=96)}), tmp_path, ros_domain)
+    assert code == 1
+    assert "an image of 64 x 64 pixels, expected 96 x 64" in line(table, "/camera/image_raw", "image")
+
+
 def test_a_robot_in_a_namespace_is_found_there(bench: Bench, ros_domain: dict[str, str], tmp_path: Path) -> None:
     with robot(bench):
         code, table = check(INTERFACE, tmp_path, ros_domain, "--namespace", "/left")

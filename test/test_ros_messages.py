@@ -88,6 +88,10 @@ def test_compressed_images_are_read() -> None:
     rgb = picture()
     png = cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
     np.testing.assert_array_equal(rgb_image(CompressedImage(format="png", data=png), CAMERA), rgb)
+    depth = CompressedImage(format="16UC1; compressedDepth png", data=bytes(12) + png)
+    assert "'16UC1; compressedDepth png' is compressed depth" in (message_fault(depth, CAMERA) or "")
+    with pytest.raises(ComoError, match=r"camera/image_raw.*compressed depth; expected JPEG or PNG"):
+        rgb_image(depth, CAMERA)
 
 
 def test_bad_images_name_their_topic() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from como_core.formats.bag_reader import BagReader, RawMessage, Signature, deserialize
 from como_core.formats.bag_streams import stamp_ns
 from como_core.formats.bag_writer import BagError
-from como_core.formats.images import ImageError, decode_compressed, decode_image
+from como_core.formats.images import ImageError, compressed_fault, decode_compressed, decode_image
 from como_core.formats.lazy import HandlePool, LazyFrames
 
 _IMAGE = "sensor_msgs/msg/Image"
@@ -32,6 +32,9 @@ def decode_picture(message: Any, topic: str, bag: Path) -> np.ndarray:
     """RGB of an Image or CompressedImage message, uint8 [H, W, 3]. Raises BagError, naming bag, topic and stamp."""
     try:
         if message.__msgtype__ != _IMAGE:
+            fault = compressed_fault(message.format)
+            if fault:
+                raise ImageError(fault)
             return decode_compressed(message.data)
         return decode_image(message.encoding, message.width, message.height, message.step, message.is_bigendian,
                             message.data)

@@ -102,18 +102,37 @@ def encode_image(rgb: np.ndarray) -> tuple[str, int, bytes]:
     return "rgb8", rgb.shape[1] * 3, rgb.tobytes()
 
 
+def compressed_fault(written: str) -> str | None:
+    """Why a picture cannot be what the `format` of its sensor_msgs/CompressedImage says, or None.
+
+    image_transport writes "rgb8; jpeg compressed bgr8": the encoding before, the codec, and the encoding that was
+    compressed, which is absent where it is the one before. A format that says less, such as "jpeg", is believed.
+    """
+    before, _, after = (part.strip() for part in written.partition(";"))
+    if "compressedDepth" in after:
+        return f"image format {written!r} is compressed depth; expected JPEG or PNG, or take the raw topic"
+    if before.startswith("bayer") and after.endswith("compressed"):
+        return (f"image format {written!r} is a compressed mosaic, in which colours are not yet told apart; expected a "
+                "colour picture, or take the raw topic")
+    return None
+
+
 def decode_compressed(data: bytes | memoryview | np.ndarray) -> np.ndarray:
     """RGB of the data of a sensor_msgs/CompressedImage (JPEG, PNG, or whatever OpenCV reads): uint8 [H, W, 3].
 
-    Raises ImageError where the bytes are not a picture.
+    Raises ImageError where the bytes are not a picture, and for one of more than eight bits: whether its values are
+    brightness or millimetres is not in it.
     """
     buffer = np.frombuffer(data, dtype=np.uint8)
     try:
-        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR) if buffer.size else None
+        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if buffer.size else None
     except cv2.error as error:
         raise ImageError(f"compressed image of {buffer.size} bytes cannot be decoded: {error.err}") from error
     if bgr is None:
         raise ImageError(f"compressed image of {buffer.size} bytes cannot be decoded; expected JPEG or PNG")
+    if bgr.dtype != np.uint8:
+        raise ImageError(f"compressed image of {buffer.size} bytes has {8 * bgr.itemsize} bits a value, expected 8; "
+                         "take depth and 16-bit pictures from the raw topic (16UC1, mono16)")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
