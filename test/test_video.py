@@ -17,6 +17,7 @@ from como_core.errors import ComoError
 from como_core.formats import video_frames
 from como_core.formats.lazy import HandlePool
 from como_core.formats.video import CAMERA, VideoError, find_videos, read_video, write_video
+from como_core.formats.video_stream import NotAsListed, stream_video
 
 # Frames that really decode, as `ffprobe -count_frames` 5.1 counts them; the container of the one marked * declares 170.
 REAL_FILES = {
@@ -258,6 +259,22 @@ def test_broken_files_are_refused_by_name_and_reason(tmp_path):
     for name in ("pipe.mp4", "."):
         with pytest.raises(VideoError, match="is not a file"):
             read_video(tmp_path / name)
+
+
+def test_a_picture_that_the_decoder_has_made_up_is_refused(tmp_path):
+    """FFmpeg conceals what it cannot decode and goes on; every frame up to the next key frame shows what never was."""
+    path = tmp_path / "a.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8), fps=20)
+    data = bytearray(path.read_bytes())
+    half = len(data) // 2
+    data[half:half + 300] = bytes(300)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20, "no frame is missing"
+    with pytest.raises(VideoError, match=r"a.mp4: frame \d+ is damaged, the decoder has made up a part of it; copy"):
+        read_video(path)
+    with pytest.raises(NotAsListed):
+        list(stream_video(path).images[CAMERA])
 
 
 def test_sound_alone_is_refused(tmp_path):

@@ -55,7 +55,10 @@ class FrameTable:
 
 
 def scan(path: Path) -> FrameTable:
-    """Decode a video once, without converting colours, and list its frames. Raises VideoError."""
+    """Decode a video once, without converting colours, and list its frames.
+
+    Raises VideoError, also where FFmpeg says that it has made up what it could not decode.
+    """
     signature = _signature(path)
     pts: list[int | None] = []
     keys: list[int] = []
@@ -68,6 +71,9 @@ def scan(path: Path) -> FrameTable:
                 if (frame.width, frame.height) != (first.width, first.height):
                     raise VideoError(f"{path}: frame {len(pts)} is {frame.width}x{frame.height}, the first is "
                                      f"{first.width}x{first.height}; cut the video where the size changes")
+                if frame.is_corrupt:
+                    raise VideoError(f"{path}: frame {len(pts)} is damaged, the decoder has made up a part of it; "
+                                     "copy the video again, or cut it there")
                 if frame.key_frame:
                     keys.append(len(pts))
                 pts.append(frame.pts)

@@ -32,7 +32,8 @@ def stream_video(path: str | Path) -> Episode:
     """The episode that `read_video` gives, without decoding the file beforehand.
 
     Its frames are to be iterated over, in order: that raises NotAsListed where what is decoded differs from what the
-    file lists, in number, time or size. A file whose packets do not tell frames apart is read by `read_video`.
+    file lists, in number, time or size, or is damaged. A file whose packets do not tell frames apart is read by
+    `read_video`.
 
     Raises VideoError where the file cannot be opened.
     """
@@ -82,7 +83,8 @@ class StreamedFrames:
                 for frame in container.decode(_video_stream(container, self._path)):
                     # (width, height, rotation); of the first frame, as in `scan`
                     first = first or (frame.width, frame.height, frame.rotation)
-                    if count == len(self) or (frame.pts, frame.width, frame.height) != (self._pts[count], *first[:2]):
+                    if (count == len(self) or frame.is_corrupt
+                            or (frame.pts, frame.width, frame.height) != (self._pts[count], *first[:2])):
                         raise self._differs(count)
                     count += 1
                     # One thread: starting more costs ten times the conversion of a small picture.
