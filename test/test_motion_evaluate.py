@@ -12,6 +12,7 @@ import pytest
 from moving_square import FPS, moving_square, tiny, write_bag
 
 from como_core.cli import motion as cli
+from como_core.cli.main import main
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.video import write_video
@@ -108,6 +109,25 @@ def test_plain_videos_are_audited_and_it_is_said_why_nothing_is_probed(
     written = json.loads((tmp_path / "out" / "plain.json").read_text())
     assert {row["section"] for row in written["rows"]} == {"consistency", "reconstruction", "audit"}
     assert cv2.imread(str(tmp_path / "out" / "plain.png")) is not None
+
+
+def test_what_cannot_be_measured_or_written_is_said_before_the_work(
+        run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(tmp_path / "squares" / "0.mp4", moving_square(100).images["top"], FPS)
+    (tmp_path / "file").write_text("here")
+    cases = {
+        ("eval", "--seeds", "0"): "--seeds must be 1 or more, got 0",
+        ("eval", "--seed", "-1"): "--seed must be 0 or more, got -1",
+        ("eval", "--device", "gpu"): "device gpu: not one that torch can use",
+        ("eval", "-o", f"{tmp_path}/file/metrics.json"): "file: cannot be written: File exists; choose another folder",
+        ("show", "-o", f"{tmp_path}/file"): "file: cannot be written: File exists; choose another folder",
+    }
+    for (verb, *words), expected in cases.items():
+        assert main(["motion", verb, str(run), "--data", str(tmp_path / "squares"), *words]) == 2, words
+        said = capsys.readouterr()
+        assert said.err.startswith("como: ") and expected in said.err and said.err.count("\n") == 1, said.err
+        assert "decoding" not in said.out
+    assert (tmp_path / "file").read_text() == "here"
 
 
 def test_eval_reads_bags(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

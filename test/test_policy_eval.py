@@ -105,6 +105,8 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(runs: tuple[Path, Path], t
         ([_untrained(tmp_path / "faster", 0, faster), "--env", REACH], "key 'action.rate_hz' is 50.0"),
         ([runs[0], "--env", REACH, "--trials", 0], "--trials must be 1 or more"),
         ([runs[0], "--env", REACH, "--horizon-s", 0], "--horizon-s must be above 0"),
+        ([runs[0], "--env", REACH, "--first-seed", -1], "--first-seed must be 0 or more"),
+        ([runs[0], "--env", REACH, "--device", "gpu"], "device gpu: not one that torch can use"),
     ]
     for words, expected in cases:
         assert main([str(word) for word in ["policy", "eval", *words]]) == 2

@@ -130,6 +130,11 @@ def test_recordings_of_the_robot_are_shown_and_others_are_named(tmp_path: Path, 
     assert "2 recordings with actions" in said and "left out: " in said and "broken.mcap" in said
     assert sorted(path.name for path in out.iterdir()) == ["errors_by_lead.png", "predictions_0.png"]
     for words, expected in (([], "nothing to show"), (["--env", "metaworld:raech-v3"], "did you mean"),
+                            (["--env", BUTTON, "--first-seed", "-1"], "--first-seed must be 0 or more"),
                             (["--data", str(tmp_path / "run")], "no recording")):
         assert main(["policy", "show", str(run), "-o", str(out), *words]) == 2
         assert expected in capsys.readouterr().err
+    taken = str(out / "predictions_0.png")
+    assert main(["policy", "show", str(run), "--data", str(tmp_path / "bags"), "-o", taken]) == 2
+    said = capsys.readouterr()
+    assert "predictions_0.png: cannot be written" in said.err and "predicting" not in said.out

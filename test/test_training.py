@@ -14,10 +14,12 @@ from safetensors import safe_open
 from torch import nn
 
 from como_core import config
+from como_core.config import ConfigError
 from como_core.errors import ComoError
 from como_core.interface import load_interface
 from como_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from como_core.training.loop import LoopConfig, TrainingError, fit
+from como_core.training.ranks import named_device
 
 INTERFACE = Path(__file__).parents[1] / "config/interfaces/metaworld.yaml"
 
@@ -148,6 +150,9 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
         load_checkpoint(tmp_path, NetConfig)
+    save_checkpoint(tmp_path, LoopConfig(steps=5), {"w": torch.ones(2)}, card="# Model of another kind\n\n- more")
+    with pytest.raises(ConfigError, match=r"unknown key 'steps'.*card\.md says.*: 'Model of another kind'$"):
+        load_checkpoint(tmp_path, NetConfig)
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         save_checkpoint(tmp_path / "file" / "run", NetConfig(), {"w": torch.ones(2)})
@@ -178,3 +183,12 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
         fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, device="cuda")
     assert fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path / "cpu", device="cpu").steps == [5]
     assert fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path / "auto").steps == [5]
+    assert named_device("cpu") == torch.device("cpu")
+    for name in ("cuda", "cuda:1", "gpu"):
+        with pytest.raises(ComoError, match=f"device {name}: not one that torch can use.*give --device cpu"):
+            named_device(name)
+
+
+def test_a_seed_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
+        LoopConfig(steps=5, seed=-1)

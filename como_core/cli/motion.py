@@ -127,6 +127,8 @@ def evaluate(
 
     from rich.console import Console
 
+    from como_core.errors import ComoError
+    from como_core.formats.output_folder import writable_folder
     from como_core.motion.measure.baselines import BASELINES
     from como_core.motion.measure.evaluate import Measures
     from como_core.motion.measure.evaluate import evaluate as measure
@@ -134,14 +136,17 @@ def evaluate(
     from como_core.motion.measure.report import tables
     from como_core.motion.targets import Target
 
+    for option, value, least in (("--seeds", seeds, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise ComoError(f"{option} must be {least} or more, got {value}")
+    path = output or run / "metrics.json"
     measures = Measures(Target(target, lag), actions, BASELINES if baselines else (), seeds=seeds)
     model, episodes, names = _opened(run, data, interface, device)
+    writable_folder(path.parent)
     report = measure(model, episodes, names, camera, cache or run / "cache", seed, measures)
     Console().print(tables(report))
-    path = output or run / "metrics.json"
     title = name or run.resolve().name
     rows = report.flat_rows(title, split, shlex.join(["como", *sys.argv[1:]]))
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"rows": rows, "summary": report.to_dict()}, indent=1, allow_nan=False),
                     encoding="utf-8")
     save(report, f"Latent motion of {title}, measured on {', '.join(map(str, data))}", path.with_suffix(".png"))
@@ -177,15 +182,16 @@ def show(
         device: Where the model runs: cpu, cuda.
     """
     from como_core.evaluation.page import Page
+    from como_core.formats.output_folder import writable_folder
     from como_core.motion.show import show as draw
     from como_core.motion.targets import Target
 
     model, episodes, names = _opened(run, data, interface, device)
+    writable_folder(output)
     pictures = draw(model, episodes, names, camera, cache or run / "cache", Target(target))
     page = Page(f"Latent motion of {run.resolve().name}")
     page.text(f"{len(episodes)} recordings from {', '.join(map(str, data))}. z has {model.config.latent_size} "
               f"numbers and is made of two frames {model.config.gap_s:g} s apart.", "quiet")
-    output.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         page.heading(picture.heading)
         page.figure(picture.figure, picture.caption)

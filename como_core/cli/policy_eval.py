@@ -68,6 +68,8 @@ def evaluate(
     for name, value in (("--trials", trials), ("--processes", processes), ("--batch", batch)):
         if value < 1:
             raise ComoError(f"{name} must be 1 or more, got {value}")
+    if first_seed < 0:
+        raise ComoError(f"--first-seed must be 0 or more, got {first_seed}")
     if horizon_s is not None and not horizon_s > 0:
         raise ComoError(f"--horizon-s must be above 0, got {horizon_s}")
     plan = _Plan(tuple(dict.fromkeys(env)), range(first_seed, first_seed + trials), processes, batch, horizon_s, device)
@@ -119,7 +121,8 @@ class _Plan:
 
         if self.device == "cpu":
             torch.set_num_threads(1)  # as in processes of their own: simulators and networks share the cores
-        interface = load_policy(policy).interface  # what is damaged or does not fit is refused before any process
+        # What is damaged or does not fit is refused before any process.
+        interface = load_policy(policy, self.device).interface
         for env in self.envs:
             check_env(env)
         first = env_for(interface, self.envs[0])

@@ -45,17 +45,20 @@ def show(
         episodes: Recordings to draw one by one; the errors are of all that were given.
         device: Torch device of the policy, such as cpu or cuda.
     """
+    from como_core.formats.output_folder import writable_folder
     from como_core.policy.checkpoint import load_policy
 
     if not env and not data:
         raise ComoError("nothing to show the policy: give --env metaworld:drawer-open-v3 or --data bags/, or both")
     if trials < 1 or episodes < 1:
         raise ComoError(f"--trials and --episodes must be 1 or more, got {trials} and {episodes}")
+    if first_seed < 0:
+        raise ComoError(f"--first-seed must be 0 or more, got {first_seed}")
     policy = load_policy(run, device)
+    writable_folder(output)
     pictures = _rollouts(policy, env, range(first_seed, first_seed + trials)) if env else {}
     if data:
         pictures |= _predictions(policy, data, episodes)
-    output.mkdir(parents=True, exist_ok=True)
     for name, figure in pictures.items():
         figure.savefig(output / f"{name}.png", dpi=110, facecolor="white")
         print(f"picture: {output / f'{name}.png'}")

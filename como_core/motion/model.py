@@ -22,6 +22,7 @@ from como_core.motion.config import MotionConfig
 from como_core.motion.forward_dynamics import ForwardDynamics
 from como_core.motion.inverse import make_inverse
 from como_core.training.checkpoint import CheckpointError, load_checkpoint
+from como_core.training.ranks import named_device
 
 # Four grey levels, squared, in units of pixels.
 _STILL = (4 / 127.5) ** 2
@@ -190,11 +191,15 @@ def to_frames(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def load_motion(directory: str | Path, device: str | torch.device = "cpu") -> MotionModel:
-    """The trained model of a checkpoint directory, in eval mode. Raises CheckpointError, ConfigError, BackboneError."""
+    """The trained model of a checkpoint directory, in eval mode.
+
+    Raises CheckpointError, ConfigError, BackboneError, and ComoError where there is no such device.
+    """
+    place = named_device(device)
     checkpoint = load_checkpoint(directory, MotionConfig)
     model = MotionModel(checkpoint.config)
     try:
         model.load_state_dict(checkpoint.tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{directory}: the tensors do not fit config.yaml: {error}") from error
-    return model.to(device).eval()
+    return model.to(place).eval()

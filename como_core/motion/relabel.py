@@ -8,12 +8,11 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from como_core.errors import ComoError, OutputError
+from como_core.errors import ComoError
 from como_core.formats.labels import sha256_of
 from como_core.formats.manifest import (
     LabelledSource,
@@ -24,6 +23,7 @@ from como_core.formats.manifest import (
     relative_to,
     write_manifest,
 )
+from como_core.formats.output_folder import writable_folder
 from como_core.formats.sources import KINDS
 from como_core.motion.config import MotionConfig
 from como_core.motion.engine import EngineName, make_engine
@@ -48,7 +48,7 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
     config = load_checkpoint(run, MotionConfig).config
     identity = f"{run.name}@{sha256_of(run / TENSORS)[:DIGITS]}"
     before = _manifest_before(folder, identity)
-    _need_room(folder)
+    writable_folder(folder)
     readers, unlisted = list_readers(given)
     labelled: dict[Path, LabelledSource] = {}
     skipped = dict(unlisted)
@@ -91,16 +91,6 @@ class _FrameRate:
     def _text(self) -> str:
         frames = max(self._encoded, self._labelled)
         return f"{frames / max(time.monotonic() - self._start, 1e-9):,.0f} frames/s"
-
-
-def _need_room(folder: Path) -> None:
-    """Find out before the work, not after it, that nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from error
 
 
 def _manifest_before(folder: Path, identity: str) -> Manifest | None:

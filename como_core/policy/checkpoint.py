@@ -21,6 +21,7 @@ from como_core.policy.model import PolicyModel, Sizes
 from como_core.policy.normaliser import Normaliser
 from como_core.policy.text import Text, TextError, make_text
 from como_core.training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from como_core.training.ranks import named_device
 
 
 class PolicyError(ComoError, ValueError):
@@ -145,8 +146,10 @@ def save_policy(directory: str | Path, model: PolicyModel, config: TrainedConfig
 def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
     """Load a policy that `train` wrote.
 
-    Raises CheckpointError or ConfigError for a damaged checkpoint, PolicyError where its parts do not fit one another.
+    Raises CheckpointError or ConfigError for a damaged checkpoint, PolicyError where its parts do not fit one another,
+    ComoError where there is no such device.
     """
+    place = named_device(device)
     found = load_checkpoint(directory, TrainedConfig)
     if found.interface is None or found.normaliser is None:
         raise PolicyError(f"{directory}: no interface.yaml or normaliser.json; this is not the checkpoint of a policy")
@@ -161,7 +164,7 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Tr
     text = make_text(found.config.policy.observation.text, found.config.instructions)
     model = build_model(found.config.policy, text, found.interface, normaliser)
     _load_tensors(model, found.tensors, directory)
-    return TrainedPolicy(model, found.config, text, found.interface, normaliser, str(directory), device)
+    return TrainedPolicy(model, found.config, text, found.interface, normaliser, str(directory), place)
 
 
 def load_weights(model: PolicyModel, directory: str | Path) -> str:

@@ -95,11 +95,22 @@ def load_checkpoint(directory: str | Path, config_class: type[C]) -> Checkpoint[
         scales = json.loads(normaliser.read_text(encoding="utf-8")) if normaliser.is_file() else None
     except ValueError as error:
         raise CheckpointError(f"{normaliser}: not valid JSON: {error}") from error
-    return Checkpoint(config=configuration.load(config_class, directory / CONFIG),
+    return Checkpoint(config=_load_config(directory, config_class),
                       tensors=load_tensors(directory / TENSORS),
                       interface=load_interface(interface) if interface.is_file() else None,
                       normaliser=scales,
                       card=card.read_text(encoding="utf-8") if card.is_file() else "")
+
+
+def _load_config(directory: Path, config_class: type[C]) -> C:
+    """config.yaml; where it does not fit, the title of the card says what the folder holds instead."""
+    try:
+        return configuration.load(config_class, directory / CONFIG)
+    except configuration.ConfigError as error:
+        if not (directory / CARD).is_file():
+            raise
+        title = (directory / CARD).read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
+        raise configuration.ConfigError(f"{error}; {CARD} says what this folder holds: {title!r}") from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

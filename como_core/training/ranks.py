@@ -41,6 +41,15 @@ def join(device: Device = "auto") -> torch.device:
     return PartialState(cpu=cpu, **({"timeout": _PATIENCE} if several else {})).device
 
 
+def named_device(name: str | torch.device) -> torch.device:
+    """The device of that name. Raises ComoError where torch knows none, or this machine has no such."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the second from a torch that was built without CUDA
+        raise ComoError(f"device {name}: not one that torch can use on this machine (expected cpu, or a GPU such as "
+                        "cuda or cuda:1; `como doctor` says why there is none); give --device cpu") from error
+
+
 def on_cpu(device: Device) -> bool:
     """Whether to tell accelerate to stay on the CPU. Without a GPU it joins processes only where it is told."""
     return device == "cpu" or (_started() > 1 and not torch.cuda.is_available())
