@@ -51,6 +51,8 @@ TASKS = ("window-open-v3", "button-press-topdown-v3", "door-close-v3", "reach-v3
 # Looked at for room between few labels and many, on start states of their own.
 CANDIDATES = (*TASKS, "button-press-wall-v3", "button-press-topdown-wall-v3", "dial-turn-v3", "handle-press-side-v3",
               "plate-slide-back-side-v3", "coffee-push-v3")
+HARDER = ("door-lock-v3", "lever-pull-v3", "handle-pull-v3", "handle-pull-side-v3", "soccer-v3", "sweep-into-v3",
+          "peg-unplug-side-v3", "plate-slide-back-v3", "hand-insert-v3", "stick-push-v3")
 # Where modes and recipes are chosen: none of the above, and with one label each, which leaves room.
 TUNING_TASKS = ("drawer-open-v3", "plate-slide-v3", "faucet-open-v3", "window-close-v3", "button-press-v3",
                 "drawer-close-v3")
@@ -112,8 +114,9 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
         tuned += [outside(ALONE), outside(ORACLE, labels=len(RECORDED))]
         for way, settings in _tuning(family).items():
             tuned += [outside(f"como, {way}, {name}", mode=way, options=options) for name, options in settings.items()]
-    looked_at = partial(Entry, "diffusion", tasks=CANDIDATES, starts=HEADROOM_STARTS)
-    headroom = [looked_at(ALONE, labels=2), looked_at(ALONE, labels=5), looked_at(ORACLE, labels=len(RECORDED))]
+    headroom = [Entry("diffusion", method, labels, tasks=tasks, starts=HEADROOM_STARTS)
+                for tasks in (CANDIDATES, HARDER)
+                for method, labels in ((ORACLE, len(RECORDED)), (ALONE, 2), (ALONE, 5))]
     curve = [Entry("diffusion", method, labels, way) for labels in (1, 10, 20)
              for method, way in ((ALONE, "none"), (PLUS, mode), (SUPERVISED, "decoded"))]
     return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve}

@@ -84,14 +84,16 @@ class PolicyLoop:
             self.deactivate()
             self.activate(output=False)
 
-    def reset(self) -> str | None:
-        """Open the latch. Returns why not, or None."""
+    def reset(self) -> tuple[bool, str]:
+        """Open the latch. Returns whether it is open now, and why not, or what had closed it."""
         if not self._active:
-            return "the node is not active; activate it, which opens the latch"
+            return False, "the node is not active; activate it, which opens the latch"
+        cause = self.controller.cause
         refusal = self.controller.reset(self._now_s(), time.monotonic())
         if refusal is None:
             self._told = None
-        return refusal
+            return True, f"the latch is open; it was closed by: {cause}" if cause else "the latch is open, and was open"
+        return False, refusal
 
     def close(self) -> None:
         """End the thread and free topics and timers."""
@@ -153,7 +155,7 @@ class PolicyLoop:
         if self._active and cause is not None and cause != self._told:
             self._told = cause
             self._node.get_logger().error(f"output stopped: {cause}. When that is mended, deactivate and activate, or "
-                                          f"call {self._node.get_name()}/reset")
+                                          f"call {self._node.get_fully_qualified_name()}/reset")
             self.report()
         self._ask()
 

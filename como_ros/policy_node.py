@@ -168,8 +168,7 @@ class PolicyNode(LifecycleNode):
             self._loop = None
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        refusal = self._loop.reset() if self._loop else "the node is not configured"
-        response.success, response.message = refusal is None, refusal or "the latch is open"
+        response.success, response.message = self._loop.reset() if self._loop else (False, "the node is not configured")
         return response
 
     def _on_parameters(self, parameters: Sequence[RosParameter[Any]]) -> SetParametersResult:

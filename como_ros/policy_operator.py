@@ -18,15 +18,28 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from como_core.control.controller import Controller
+from como_core.errors import ComoError
+from como_core.interface.names import require_topic
 from como_ros import qos
 
 
 @dataclass(frozen=True)
 class Switches:
-    """Topics of std_msgs/Bool; empty: there is no such switch."""
+    """Topics of std_msgs/Bool; empty: there is no such switch.
+
+    Raises ComoError, naming the parameter, for what is no topic name.
+    """
 
     estop_topic: str
     deadman_topic: str
+
+    def __post_init__(self) -> None:
+        for parameter in ("estop_topic", "deadman_topic"):
+            if getattr(self, parameter):
+                try:
+                    require_topic(f"parameter {parameter!r} of policy_node", getattr(self, parameter))
+                except ValueError as error:
+                    raise ComoError(str(error)) from error
 
 
 class OperatorInputs:

@@ -77,6 +77,7 @@ class RecorderNode(Node):
         self._recording: Recording | None = None
         self._label: bool | None = None
         self._last: tuple[Path, EpisodeEntry] | None = None
+        self._dropped: Path | None = None
         self._instruction: str | None = values["instruction"] or None
         self._recovery: threading.Thread | None = None
         self._topics = RecorderTopics(self, self._interface, self._take)
@@ -108,10 +109,11 @@ class RecorderNode(Node):
             self._recording.take(topic, self.get_clock().now().nanoseconds, cdr)
 
     def _on_instruction(self, message: String) -> None:
-        if self._recording is not None and message.data != self._instruction:
-            self._recording.refuse(f"the instruction changed from {self._instruction!r} to {message.data!r}; publish "
+        instruction = message.data or None  # an empty one says that there is none, as to policy_node
+        if self._recording is not None and instruction != self._instruction:
+            self._recording.refuse(f"the instruction changed from {self._instruction!r} to {instruction!r}; publish "
                                    "it before record/start")
-        self._instruction = message.data
+        self._instruction = instruction
 
     async def _start(self) -> str:
         if self._recording is not None:
@@ -171,6 +173,9 @@ class RecorderNode(Node):
         if self._recording is not None:
             self._label = success
             return f"{self._recording.path.name} will be {word}"
+        if self._dropped is not None:
+            raise ComoError(f"{self._dropped} was not kept, so there is nothing to label; label an episode before it "
+                            "with `como data label`")
         if self._last is None:
             raise ComoError("there is no episode to label; call record/start first")
         folder, entry = self._last
@@ -181,6 +186,7 @@ class RecorderNode(Node):
         if self._recording is None:
             raise ComoError("nothing is being recorded; call record/start first")
         recording, self._recording = self._recording, None
+        self._dropped = recording.path  # until it is kept
         return recording
 
     def _keep(self, recording: Recording) -> tuple[Finished, EpisodeEntry]:
@@ -190,7 +196,7 @@ class RecorderNode(Node):
         entry = EpisodeEntry(path.name, finished.start_s, audit.seconds, sum(finished.messages.values()),
                              finished.instruction, self._label, audit.faults, audit.warnings)
         episode_index.append_entry(path.parent, entry)
-        self._last = path.parent, entry
+        self._last, self._dropped = (path.parent, entry), None
         return finished, entry
 
     def _recover(self, output: Path) -> None:
@@ -205,8 +211,8 @@ class RecorderNode(Node):
 
     def _diagnose(self) -> None:
         self._report.publish(recorder_diagnostics.report(
-            self.get_name(), self._interface.name, self.get_clock().now().to_msg(), self._recording, self._last,
-            self._topics))
+            self.get_fully_qualified_name().lstrip("/"), self._interface.name, self.get_clock().now().to_msg(),
+            self._recording, self._last, self._topics))
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value

@@ -10,7 +10,7 @@ import numpy as np
 from rosbags.serde import SerdeError
 
 from como_core.formats.bag_writer import BagError, serialize, typestore
-from como_core.formats.images import ImageError, decode_image
+from como_core.formats.images import EIGHT_BIT_ENCODINGS, ImageError, decode_image
 
 RAW_TYPE, COMPRESSED_TYPE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 COMPRESSED_SUFFIX = "/compressed"
@@ -37,6 +37,9 @@ class ImageCompression:
         except (ImageError, SerdeError, ValueError, KeyError, IndexError, AssertionError) as error:
             raise BagError(f"topic {topic!r}: a picture cannot be compressed: {error}; record it with compress "
                            "none") from error
+        if message.encoding not in EIGHT_BIT_ENCODINGS:
+            raise BagError(f"topic {topic!r}: a picture of {message.encoding} has more than eight bits a value, and "
+                           f"{self.codec} would keep eight; record it with compress none")
         return serialize(typestore().types[COMPRESSED_TYPE](
             header=message.header, format=f"{message.encoding}; {self.codec} compressed bgr8", data=self._encode(rgb)))
 

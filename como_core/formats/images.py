@@ -48,6 +48,10 @@ _LAYOUTS: dict[str, _Layout] = {
 }
 
 
+# Those that lose nothing in eight bits a value.
+EIGHT_BIT_ENCODINGS = frozenset(name for name, layout in _LAYOUTS.items() if layout.kind == "u1")
+
+
 class ImageError(ComoError, ValueError):
     """A picture that cannot be read; the message says what was given and what was expected."""
 
