@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from typing import Any
 import rclpy
 from rclpy.context import Context
 from rclpy.duration import Infinite
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.validate_namespace import validate_namespace
 from sensor_msgs.msg import Image
 
 from como_core.errors import ComoError
@@ -51,7 +54,12 @@ class _Heard:
 
 
 def check_graph(interface: Interface, seconds: float, namespace: str = "", use_sim_time: bool = False) -> list[Row]:
-    """Listen for `seconds` after discovery and compare. Raises ComoError where a message type is not installed."""
+    """Listen for `seconds` after discovery and compare.
+
+    Raises ComoError where a message type is not installed, or `seconds` or `namespace` cannot be used.
+    """
+    if not 0 < seconds < math.inf:
+        raise ComoError(f"--seconds {seconds:g}: expected a time above 0, long enough for two messages of each stream")
     with _node(namespace, use_sim_time) as (node, executor):
         streams: dict[str, Camera | StateStream] = {**interface.cameras, **interface.state}
         heard: dict[str, _Heard] = {name: _Heard() for name in streams}
@@ -178,11 +186,15 @@ def _node(namespace: str, use_sim_time: bool) -> Iterator[tuple[Node, SingleThre
     context = Context()
     rclpy.init(context=context)
     try:
+        validate_namespace("/" + namespace.lstrip("/"))
         node = Node("como_interface_check", namespace=namespace, context=context,
                     parameter_overrides=[rclpy.Parameter("use_sim_time", value=use_sim_time)])
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         yield node, executor
         node.destroy_node()
+    except InvalidNamespaceException as error:
+        raise ComoError(f"--namespace {namespace!r} cannot be used: {' '.join(str(error).split())}; expected words of "
+                        "letters, digits and _, such as /left") from error
     finally:
         context.try_shutdown()
