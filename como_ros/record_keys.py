@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import termios
@@ -55,12 +56,13 @@ def read_keys(node: RecordKeys) -> None:
     if not sys.stdin.isatty():
         raise ComoError("record_keys reads the keys of a terminal, and its input is none; start it in a terminal of "
                         "its own (not by ros2 launch), or call the services record/start, record/stop, ...")
-    print(HELP, flush=True)
-    with _single_keys():
+    with _single_keys():  # which drops what was typed before
+        print(HELP, flush=True)
         while rclpy.ok():
             if not select.select([sys.stdin], [], [], POLL_S)[0]:
                 continue
-            key = sys.stdin.read(1)
+            # sys.stdin.read(1) would take all that was typed, and show the first key only.
+            key = os.read(sys.stdin.fileno(), 1).decode("ascii", "replace")
             if key in QUIT:
                 return
             print(node.press(key) if key in KEYS else HELP, flush=True)

@@ -164,6 +164,8 @@ def test_only_whole_episodes_are_kept(start_node: Start, tmp_path: Path) -> None
         refused = stop(client)
         assert not refused.success and "60.0 s ahead of the recorder's clock" in refused.message
 
+        instruction.publish(String(data=""))  # as to policy_node: there is none
+
         assert client.trigger("record/start").success
         robot.send(0)
         assert client.trigger("record/discard").success
@@ -175,8 +177,9 @@ def test_only_whole_episodes_are_kept(start_node: Start, tmp_path: Path) -> None
         robot.send(70, but=(CAMERA.topic, POSE.topic, GRIPPER.topic, ACTION.topic))
         assert client.trigger("record/start").success
         robot.send(1, but=("gripper_command",))
-        stored = mcap_messages(Path(kept(client)["path"]))
-        assert stored["/gripper_command"] == robot.sent["/gripper_command"][-1:]
+        answer = kept(client)
+        assert answer["instruction"] is None
+        assert mcap_messages(Path(answer["path"]))["/gripper_command"] == robot.sent["/gripper_command"][-1:]
 
 
 def test_a_disk_that_refuses_costs_one_episode_and_no_more(start_node: Start, tmp_path: Path) -> None:

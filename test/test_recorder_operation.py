@@ -13,16 +13,20 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from rclpy.serialization import serialize_message
 from ros_client import LATCHED, TIMEOUT_S, RosClient
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import String
 from test_recorder_node import ACTION, CAMERA, GRIPPER, POSE, RELIABLE, Robot, bags, kept, stop
 
 from como_core.formats.bag_audit import AUDIT_FILE
+from como_core.formats.bag_compress import ImageCompression
+from como_core.formats.bag_writer import BagError
 from como_core.formats.episode_index import INDEX, read_index
 from como_core.formats.rosbag import read_bag
 from como_ros.messages import message_class, to_stamp
@@ -33,10 +37,13 @@ PERIOD_S = 0.025
 
 
 def play(robot: Robot, steps: int, but: tuple[str, ...] = (), start: int = 0) -> None:
-    """Steps at the interface's 40 Hz, or as near to it as a busy machine comes."""
-    for step in range(start, start + steps):
-        robot.send(step, but)
-        time.sleep(PERIOD_S)
+    """Steps at the interface's 40 Hz, stamped with the time that each was due: a busy machine only sends them late."""
+    begin_ns = time.time_ns()
+    for step in range(steps):
+        due_ns = begin_ns + round(step * PERIOD_S * 1e9)
+        time.sleep(max(due_ns - time.time_ns(), 0) / 1e9)
+        robot.send(start + step, but, due_ns - time.time_ns())
+    time.sleep(PERIOD_S)
 
 
 def test_an_episode_has_an_audit_a_line_in_the_index_and_a_label_only_where_one_was_given(
@@ -77,6 +84,12 @@ def test_an_episode_has_an_audit_a_line_in_the_index_and_a_label_only_where_one_
         entry = read_index(tmp_path / "bags")["episode_0001"]
         assert entry.success is True and entry.faults == tuple(answer["faults"])
         assert len((tmp_path / "bags" / INDEX).read_text().splitlines()) == 3, "only ever appended to"
+
+        # What is said of an episode that was not kept must not label the one before it.
+        assert client.trigger("record/start").success and client.trigger("record/discard").success
+        refused = client.trigger("record/failure")
+        assert not refused.success and "episode_0002 was not kept, so there is nothing to label" in refused.message
+        assert read_index(tmp_path / "bags")["episode_0001"].success is True
         assert wait_until(lambda: "was silent" in reports["recorder_node: last episode"].message, TIMEOUT_S)
         assert reports["recorder_node: last episode"].level == DiagnosticStatus.ERROR
 
@@ -107,7 +120,8 @@ def test_buttons_and_keys_do_what_the_services_do(start_node: Start, tmp_path: P
             os.write(terminal, b"r")
             assert "start: recording" in keys.stdout.readline()
             play(robot, 5)
-            os.write(terminal, b"x")
+            os.write(terminal, b"xx")  # both are heard, though typed at once
+            assert "r record" in keys.stdout.readline()
             assert "r record" in keys.stdout.readline()
             os.write(terminal, b"n")
             assert "episode_0001 will be a failure" in keys.stdout.readline()
@@ -159,6 +173,24 @@ def test_pictures_are_compressed_on_the_way_and_read_as_the_raw_ones_would_be(st
     assert found[0].format == "rgb8; png compressed bgr8"
     bgr = cv2.imdecode(np.frombuffer(found[0].data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(bgr[..., ::-1], pixels[0])
+
+
+def test_pictures_of_sixteen_bits_are_not_compressed() -> None:
+    depth = Image(height=2, width=2, encoding="16UC1", step=4, data=bytes(8))
+    for codec in ("png", "jpeg"):
+        with pytest.raises(BagError, match="topic '/depth': a picture of 16UC1 has more than eight .* compress none"):
+            ImageCompression(codec).compress("/depth", bytes(serialize_message(depth)))
+
+
+def test_two_recorders_report_under_names_of_their_own(start_node: Start, tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        start_node("recorder_node", {"output": tmp_path / side}, {"__ns": f"/{side}"})
+    with RosClient() as client:
+        names: set[str] = set()
+        client.node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda m: names.update(s.name for s in m.status), 10)
+        expected = {f"{side}/recorder_node: episode" for side in ("left", "right")}
+        assert wait_until(lambda: expected <= names, TIMEOUT_S), names
 
 
 def test_a_type_or_a_clock_that_is_wrong_refuses_the_episode_by_name(start_node: Start, tmp_path: Path) -> None:
