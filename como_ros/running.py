@@ -21,9 +21,14 @@ def run_node(make: Callable[[], NodeT], run: Callable[[NodeT], None], close: Cal
              args: Sequence[str] | None = None) -> int:
     """Initialise ROS, make a node, `run` it until shutdown or Ctrl-C, then `close` it. Returns the exit code.
 
-    0 after SIGINT or SIGTERM; 2, with the message on stderr, where a ComoError says what the user can mend.
+    0 after SIGINT or SIGTERM; 2, with the message on stderr, where a ComoError says what the user can mend, or ROS
+    does not take the arguments.
     """
-    rclpy.init(args=list(args) if args is not None else None)
+    try:
+        rclpy.init(args=list(args) if args is not None else None)
+    except rclpy_implementation.RCLError as error:  # such as a parameter file that is not there
+        print(f"como: the ROS arguments cannot be used: {error}", file=sys.stderr)
+        return 2
     node: NodeT | None = None
     try:
         node = make()

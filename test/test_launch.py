@@ -177,6 +177,17 @@ def test_como_launch_policy_starts_the_node_with_its_arguments(ros_domain: dict[
         end(process)
 
 
+def test_a_parameter_file_that_is_not_there_is_one_sentence(ros_domain: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "record.log"
+    process = como_launch(log, ros_domain, "record", f"params_file:={tmp_path / 'none.yaml'}")
+    try:
+        assert process.wait(20.0) == 2
+    finally:
+        end(process)
+    text = log.read_text()
+    assert "como: the ROS arguments cannot be used" in text and "none.yaml" in text and "Traceback" not in text
+
+
 def test_two_arms_run_side_by_side_under_namespaces(ros_domain: dict[str, str], tmp_path: Path) -> None:
     """Each hears its own robot and its own e-stop, and nothing crosses."""
     interface, folder = load_interface(INTERFACE), small_policy(tmp_path / "policy")

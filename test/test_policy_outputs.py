@@ -191,12 +191,17 @@ def test_other_ways_to_blend_run_in_the_node(blend: str, ros_domain: dict[str, s
         assert told_last == pytest.approx(np.tile([0.0, 0.1, 0.0, 0.5], (len(told_last), 1))), "no zeros"
 
 
-def test_an_unknown_blend_is_named_with_the_nearest(ros_domain: dict[str, str], begin: Begin) -> None:
+def test_an_unknown_blend_and_a_topic_that_is_none_are_named(ros_domain: dict[str, str], begin: Begin) -> None:
     with Bench(INTERFACE, ros_domain) as bench:
         process = begin(Script(action=(0.0,) * 4), INTERFACE, autostart=False, blend="crossfade")
         assert not bench.transition("configure")
         process.wait_text("'crossfade' is not one of cross_fade, temporal_ensemble, real_time_chunking; did you mean "
                           "'cross_fade'?", 2.0)
+        bench.set_parameter("blend", "cross_fade")
+        bench.set_parameter("deadman_topic", "thumb switch")
+        assert not bench.transition("configure") and bench.state() == "unconfigured"
+        process.wait_text("parameter 'deadman_topic' of policy_node: 'thumb switch' is no ROS topic name", 2.0)
+        assert "Traceback" not in process.text()
 
 
 def test_compressed_cameras_are_seen(ros_domain: dict[str, str], begin: Begin) -> None:

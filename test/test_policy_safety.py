@@ -83,7 +83,7 @@ def test_the_estop_is_heard_whatever_its_qos_and_needs_a_release_and_a_reset(
         switch.publish(Bool(data=False))
         time.sleep(0.1)
         assert bench.commands_within(0.3) == 0, "a release alone starts nothing"
-        assert bench.reset()[0]
+        assert bench.reset() == (True, "the latch is open; it was closed by: the e-stop is pressed")
         bench.wait_commands(5)
 
 
