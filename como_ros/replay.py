@@ -40,6 +40,8 @@ from como_ros.replay_session import SAME_STAMP_NS, Session
 
 # Next to the demo's; only what replays there hears it.
 DOMAIN = 78
+# Above it the ports of DDS are no port numbers any more.
+LARGEST_DOMAIN = 232
 # Of the frames that training would use; the first few may come before the node has every stream.
 MIN_SHARE = 0.8
 
@@ -65,6 +67,10 @@ class Options:
 
 def replay(options: Options) -> Parity:
     """Run the node on the bag and compare. Raises ComoError where bag, policy or domain cannot be used."""
+    if not options.tolerance >= 0:
+        raise ComoError(f"--tolerance {options.tolerance:g}: expected 0 or more, in the action's units")
+    if not 0 <= options.domain <= LARGEST_DOMAIN:
+        raise ComoError(f"--domain {options.domain}: expected a ROS domain from 0 to {LARGEST_DOMAIN}")
     if not options.policy.is_dir():
         raise ComoError(f"policy {options.policy}: no such folder (expected a checkpoint of `como policy train`)")
     interface = load_interface(options.policy / INTERFACE)
@@ -83,6 +89,8 @@ def replay(options: Options) -> Parity:
         # The node loads the checkpoint meanwhile.
         policy = load_checkpoint(options.policy, options.device)
         episode = read_bag(options.bag, interface)
+        # What the policy refuses offline, such as an instruction that it does not know, it refuses in the node.
+        _offline(policy, episode, 0)
         session.wait_active(node, options.start_timeout_s)
         answers = session.play(node, options.chunk_timeout_s)
     return _compared(options, policy, episode, answers)
@@ -145,6 +153,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         found = replay(Options(given.bag, given.policy, given.tolerance, given.device, given.domain,
                                node=tuple(given.node)))
+        print(found.table())
         if given.json is not None:
             given.json.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
     except ComoError as error:
@@ -153,7 +162,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"como: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
-    print(found.table())
     for fault in found.faults:
         print(f"differs: {fault}")
     print("the node says something else than training" if found.faults else "the node says what training says")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -108,6 +109,16 @@ def test_input_that_cannot_be_used_is_told_with_another_code(recorded: Path, pol
                       tmp_path / "square").directory
     done = replay(module_ros_domain, "--bag", recorded, "--policy", elsewhere)
     assert done.returncode == 2 and "interface mismatch at 'name'" in done.stderr
+    asked = tmp_path / "asked"
+    shutil.copytree(recorded, asked)
+    metadata = asked / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("drawer open", "sing a song"))
+    done = replay(module_ros_domain, "--bag", asked, "--policy", policy)
+    assert done.returncode == 2 and "'sing a song'" in done.stderr, "not a table of nothing"
+    done = replay(module_ros_domain, "--bag", recorded, "--policy", policy, "--tolerance", "nan")
+    assert done.returncode == 2 and "--tolerance nan: expected 0 or more" in done.stderr
+    done = replay({"ROS_DOMAIN_ID": "999"}, "--bag", recorded, "--policy", policy)
+    assert done.returncode == 2 and "--domain 999: expected a ROS domain from 0 to 232" in done.stderr
 
 
 def test_a_domain_with_other_nodes_is_left_alone(recorded: Path, policy: Path, ros_domain: dict[str, str],

@@ -43,9 +43,14 @@ def _print_table(findings: list[Finding]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for title in ("", "", "found", "mend it with"):
+    for title in ("", "", "found"):
         table.add_column(title, overflow="fold")
     for finding in findings:
         status = Text(finding.status, style=_COLOURS[finding.status])
-        table.add_row(finding.name, status, Text(finding.found), Text(finding.mend))
-    Console().print(table)
+        table.add_row(finding.name, status, Text(finding.found))
+    console = Console()
+    console.print(table)
+    # Unbroken, so that a command can be copied.
+    for finding in findings:
+        if finding.mend:
+            console.print(Text(f"\n{finding.name}: mend it with\n  {finding.mend}"), soft_wrap=True)
