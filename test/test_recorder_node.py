@@ -45,8 +45,9 @@ class Robot:
                             for topic, kind in kinds.items() if topic not in leave_out}
         self.sent: dict[str, list[bytes]] = {f"/{topic}": [] for topic in kinds}
 
-    def send(self, step: int, but: tuple[str, ...] = (), ahead_ns: int = 0) -> None:
-        rng, ns = np.random.default_rng(step), time.time_ns() + ahead_ns
+    def send(self, step: int, but: tuple[str, ...] = (), ahead_ns: int = 0, stamp_ns: int | None = None) -> None:
+        """Stamped `stamp_ns`, or `ahead_ns` from now."""
+        rng, ns = np.random.default_rng(step), time.time_ns() + ahead_ns if stamp_ns is None else stamp_ns
         messages: dict[str, Any] = {
             CAMERA.topic: image_message(rng.integers(0, 256, (64, 64, 3), np.uint8), ns),
             POSE.topic: state_message(rng.random(3), POSE, ns),

@@ -42,7 +42,7 @@ def play(robot: Robot, steps: int, but: tuple[str, ...] = (), start: int = 0) ->
     for step in range(steps):
         due_ns = begin_ns + round(step * PERIOD_S * 1e9)
         time.sleep(max(due_ns - time.time_ns(), 0) / 1e9)
-        robot.send(start + step, but, due_ns - time.time_ns())
+        robot.send(start + step, but, stamp_ns=due_ns)
     time.sleep(PERIOD_S)
 
 
