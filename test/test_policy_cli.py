@@ -130,6 +130,7 @@ def test_what_cannot_be_used_is_said_in_one_line(data: Path, tmp_path: Path, cap
         ((*demos, "--videos", data / "videos"), "no labelled video to co-train on"),
         ((*demos, "--interface", tmp_path / "other.yaml"), "'name'"),
         ((*demos, "--preset", "difusion"), "did you mean 'diffusion'"),
+        ((*demos, "--labels", 0), "--labels 0 leaves no demonstration with actions, and co-training none learns"),
     ]
     for options, expected in cases:
         assert _train(data, tmp_path / "run", *options) == 2
@@ -143,3 +144,25 @@ def test_a_broken_bag_among_good_ones_is_skipped_and_named(data: Path, tmp_path:
     assert _train(data, tmp_path / "run", "--demos", data / "bags", tmp_path / "broken.mcap") == 0
     said = capsys.readouterr().out
     assert "4 demonstrations, 0 labelled videos, 1 skipped" in said and "broken.mcap" in said
+
+
+def test_demonstrations_without_an_instruction_are_left_out_where_others_have_one(
+        data: Path, tmp_path: Path, capsys: Capture) -> None:
+    for index, said in enumerate((None, " ")):
+        _record(tmp_path / "mute" / f"demo_{index}", dataclasses.replace(episode("left", 50 + index), instruction=said))
+    assert _train(data, tmp_path / "run", "--demos", data / "bags", tmp_path / "mute") == 0
+    printed = capsys.readouterr().out
+    assert "4 demonstrations, 0 labelled videos, 2 skipped" in printed
+    for index in range(2):
+        assert f"mute/demo_{index}: an empty instruction, where 4 other demonstrations have one" in printed
+    assert load_policy(tmp_path / "run").instructions == ("left", "right")
+    assert _train(data, tmp_path / "alone", "--demos", tmp_path / "mute") == 0, "of one task, nothing need be said"
+    assert _train(data, tmp_path / "text", "--demos", tmp_path / "mute", "--set", "observation.text.model=bert") == 2
+    assert "demo_0: an empty instruction, which a text encoder cannot read; say what" in capsys.readouterr().err
+
+
+def test_a_beginning_that_does_not_fit_is_said_before_the_guard(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    given = ("--demos", data / "bags", "--videos", data / "relabeled", "--set", "cotraining.guard_steps=2")
+    assert _train(data, tmp_path / "run", *given, "--start-from", data / "nowhere") == 2
+    said = capsys.readouterr()
+    assert "nowhere: no complete checkpoint here" in said.err and "guard" not in said.out

@@ -58,6 +58,7 @@ def train(
     import sys
 
     from como_core.config import parse_options, with_options
+    from como_core.errors import ComoError
     from como_core.interface import load_interface
     from como_core.policy.config import load_preset
     from como_core.policy.cotraining import keep_labels
@@ -70,9 +71,13 @@ def train(
     join(device)
     with quiet_unless_first():
         robot = load_interface(interface) if interface else recorded_interface(demos)
-        data = open_training_data(demos, videos, robot, config.observation.state)
+        data = open_training_data(demos, videos, robot, config.observation.state, bool(config.observation.text.model))
         print(data.summary())
         labelled, freed = keep_labels(data.demonstrations, labels)
+        if not labelled and not config.cotraining.predicts_latents:
+            raise ComoError(f"--labels {labels:g} leaves no demonstration with actions, and co-training "
+                            f"{config.cotraining.mode} learns nothing else; give a larger share, or --mode heads or "
+                            "joint to learn motion from --videos")
         if len(labelled) < len(data.demonstrations):
             print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
         trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache, start_from,

@@ -148,7 +148,7 @@ def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
             model, local_files_only=offline, **changes)
     except (OSError, ValueError) as error:
         reason = (f"the hub at {_hub()} cannot be reached from here, and no copy lies on this machine" if offline else
-                  str(error).strip().splitlines()[0])
+                  str(error).strip().splitlines()[0].rstrip("."))
         raise BackboneError(f"{model}: no vision model of `transformers` can be loaded from it: {reason}. Give a name "
                             "on the Hugging Face hub (needs internet once) or a folder with config.json and "
                             "model.safetensors") from error

@@ -36,12 +36,14 @@ class TrainingData:
 
 
 def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface: Interface,
-                       use_state: bool = False) -> TrainingData:
+                       use_state: bool = False, need_text: bool = False) -> TrainingData:
     """Read what `como policy train` is given; recordings that do not fit are skipped with the reason.
 
-    demos   what lies at or below is a demonstration
-    videos  folders that `como relabel` wrote: what they name is video, unless it is one of the demonstrations, which
-            then get their latents from there. Actions of video are never read
+    demos      what lies at or below is a demonstration
+    videos     folders that `como relabel` wrote: what they name is video, unless it is one of the demonstrations, which
+               then get their latents from there. Actions of video are never read
+    need_text  whether nothing can be trained on that has no instruction. Without it, none but a demonstration needs
+               one, and only where others have
 
     Raises ComoError where no demonstration is left, or labels were made by different motion models or gaps.
     """
@@ -58,6 +60,7 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
             data.demonstrations.append(episode)
         except ComoError as error:
             data.skipped.append((episode.source, str(error)))
+    data = _with_instructions(data, need_text)
     if not data.demonstrations:
         raise ComoError(f"{', '.join(map(str, demos))}: no demonstration that can be used; {data.summary()}")
     return data
@@ -92,6 +95,24 @@ def _label_files(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         if folder.is_dir() and is_labelled_folder(folder):
             yield from (labels for _, labels in labelled_sources(read_manifest(folder), folder) if labels.is_file())
+
+
+def _with_instructions(data: TrainingData, need_text: bool) -> TrainingData:
+    """What is left where text is required, the others named."""
+    told = [e for e in data.demonstrations if _says(e)]
+    if need_text:
+        why = "an empty instruction, which a text encoder cannot read"
+        videos = [e for e in data.videos if _says(e)]
+    else:
+        why = f"an empty instruction, where {len(told)} other demonstrations have one"
+        told, videos = told or data.demonstrations, data.videos
+    kept = {id(episode) for episode in (*told, *videos)}
+    mute = [e.source for e in (*data.demonstrations, *data.videos) if id(e) not in kept]
+    return TrainingData(told, videos, [*data.skipped, *((source, f"{why}; say what it shows") for source in mute)])
+
+
+def _says(episode: Episode) -> bool:
+    return bool((episode.instruction or "").strip())
 
 
 def _take_video(data: TrainingData, episode: Episode) -> None:

@@ -110,6 +110,7 @@ def _load(model: str) -> tuple[Any, Any]:
         network = kinds.get(settings.model_type, AutoModel).from_pretrained(model)
         return AutoTokenizer.from_pretrained(model), network.eval().requires_grad_(False)
     except (OSError, ValueError, KeyError) as error:
-        raise TextError(f"{model}: no text encoder of `transformers` can be loaded from it: "
-                        f"{str(error).strip().splitlines()[0]}. Give a name on the Hugging Face hub (needs internet "
-                        "once) or a folder with config.json, model.safetensors and the tokenizer") from error
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise TextError(f"{model}: no text encoder of `transformers` can be loaded from it: {reason}. Give a name on "
+                        "the Hugging Face hub (needs internet once) or a folder with config.json, model.safetensors "
+                        "and the tokenizer") from error

@@ -90,9 +90,11 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     config, instructions, text = _read_instructions(config, [given[i] for i in held])
     ground = _Ground(frames, interface, instructions, text, Path(out), device)
     raw = [video.given[i] for i in places] if video else []
-    verdict = _watch(demonstrations, raw, ground, config) if raw else None
     filmed = [video.episodes[i] for i in places] if video else []
     scales = _scales(config, demonstrations, [*demonstrations, *filmed], interface)
+    if start_from is not None:
+        _begin(ground, config, scales, start_from)  # what does not fit is said before the guard's trainings
+    verdict = _watch(demonstrations, raw, ground, config) if raw else None
     model, history, trained = _learn(demonstrations, filmed, ground, config, scales, start_from=start_from)
     if rank() == 0:
         card = write_card(trained, demonstrations, video, verdict, history, command)
@@ -129,15 +131,21 @@ def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], ground:
     episodes = [*demonstrations, *filmed]
     windows = _windows(episodes, ground, config, scales)
     draw = batches(windows, sum(len(e) for e in demonstrations), config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        model = build_model(config, ground.text, ground.interface, scales)
-    begun = load_weights(model, start_from) if start_from is not None else ""
+    model, begun = _begin(ground, config, scales, start_from)
     trained = TrainedConfig(config, ground.instructions, len(demonstrations))
     identity = {"policy": trained, "data": _digest(episodes), "start": begun}
     out = ground.out / "guard" / arm.replace(" ", "_") if arm else ground.out
     title = f"guard, {arm}" if arm else "policy"
     return model, fit(model, draw, loss, config.training, out, title, identity, ground.device), trained
+
+
+def _begin(ground: _Ground, config: PolicyConfig, scales: Normaliser, start_from: str | Path | None
+           ) -> tuple[PolicyModel, str]:
+    """The network as training begins with it, and the sha256 of the weights that it was given; "" for fresh ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        model = build_model(config, ground.text, ground.interface, scales)
+    return model, load_weights(model, start_from) if start_from is not None else ""
 
 
 def _watch(demonstrations: Sequence[Episode], videos: Sequence[Episode], ground: _Ground, config: PolicyConfig
