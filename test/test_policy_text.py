@@ -14,8 +14,10 @@ from transforms3d.quaternions import quat2mat
 
 from como_core.action_chunk import Observation
 from como_core.errors import ComoError
+from como_core.interface import Action
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.checkpoint import load_policy
+from como_core.policy.data import check_demonstrations
 from como_core.policy.text import Sentences, TextConfig, TextError, Vocabulary
 from como_core.policy.train import train
 
@@ -89,6 +91,29 @@ def test_rotations_come_back_and_are_continuous() -> None:
     near = [np.array([0, 0, 0, *euler2quat(0, 0, angle)[[1, 2, 3, 0]], 0]) for angle in (np.pi - 1e-3, -np.pi + 1e-3)]
     first, second = (space.encode(np.asarray(pose, np.float32)[None]) for pose in near)
     assert np.abs(first - second).max() < 5e-3
+
+
+def test_quaternions_of_a_chunk_keep_their_side() -> None:
+    """A hand that points down is half a turn off, where the quaternion of positive w jumps to its opposite."""
+    space = ActionSpace(POSE, 7)
+    poses = np.zeros((2, 9, 7), np.float32)
+    for step, angle in enumerate(np.pi + np.linspace(-0.2, 0.2, 9)):
+        poses[:, step, 3:] = euler2quat(angle, 0.3, 0)[[1, 2, 3, 0]] * (-1) ** step
+    chunks = space.decode(space.encode(poses))
+    assert np.abs(np.diff(chunks[..., 3:], axis=1)).max() < 0.05
+    np.testing.assert_allclose(np.abs((chunks[..., 3:] * poses[..., 3:]).sum(axis=-1)), 1.0, atol=1e-5)
+    np.testing.assert_array_equal(space.decode(space.encode(poses[0, 0]))[:3], poses[0, 0, :3])
+
+
+def test_a_quaternion_of_length_0_is_no_demonstration() -> None:
+    pose = dataclasses.replace(INTERFACE, action=Action("ee_pose", "pose", "target", POSE, 20.0))
+    action = np.tile(np.array([0, 0, 0, 0, 0, 0, 2], np.float32), (24, 1))
+    good = dataclasses.replace(demonstrations(1)[0], action=action)
+    check_demonstrations([good], pose, use_state=False)
+    action = action.copy()
+    action[5, 6] = 0
+    with pytest.raises(ComoError, match="left#0: step 5: the orientation is a quaternion of length 0"):
+        check_demonstrations([dataclasses.replace(good, action=action)], pose, use_state=False)
 
 
 def test_six_numbers_that_are_no_rotation_become_one() -> None:

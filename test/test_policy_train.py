@@ -64,6 +64,9 @@ def test_same_observation_same_chunk_in_a_fresh_process(policy: TrainedPolicy, r
 def test_observation_that_does_not_fit_is_refused(policy: TrainedPolicy) -> None:
     with pytest.raises(PolicyError, match="lacks camera 'front'.*has: wrist"):
         policy.predict(Observation(0.0, {"wrist": picture(np.zeros(2))}, None, "left"))
+    for none in (picture(np.zeros(2)) / 255, picture(np.zeros(2))[..., 0], np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(PolicyError, match=r"camera 'front': expected an RGB picture, uint8 \[H, W, 3\], got"):
+            policy.predict(Observation(0.0, {"front": none}, None, "left"))
     with pytest.raises(PolicyError, match="'lfet' is not one.*did you mean 'left'"):
         policy.predict(_observe((0.5, 0.5), "lfet"))
     with pytest.raises(PolicyError, match="instruction ''"):

@@ -13,6 +13,7 @@ from transforms3d.quaternions import mat2quat, quat2mat
 
 from como_core.interface import Interface
 
+_NO_ROTATION = 1e-6
 _XYZW = tuple(f"orientation.{axis}" for axis in "xyzw")
 
 
@@ -41,7 +42,11 @@ class ActionSpace:
         return np.concatenate([action[..., self._plain], six], axis=-1).astype(np.float32)
 
     def decode(self, inner: np.ndarray) -> np.ndarray:
-        """The inverse of `encode`, float32 [..., A]; six numbers that are no rotation are made the nearest one."""
+        """The inverse of `encode`, float32 [..., A]; six numbers that are no rotation are made the nearest one.
+
+        Of the two quaternions of a rotation the one nearer to that of the row before is taken: what lies between two
+        rows of a chunk is interpolated.
+        """
         if not self._turned:
             return np.asarray(inner, np.float32)
         action = np.zeros((*inner.shape[:-1], self.outer), np.float32)
@@ -49,8 +54,24 @@ class ActionSpace:
         first, second = inner[..., -6:-3].reshape(-1, 3).astype(float), inner[..., -3:].reshape(-1, 3).astype(float)
         matrices = [_rotation(a, b) for a, b in zip(first, second, strict=True)]
         found = np.stack([mat2quat(matrix)[[1, 2, 3, 0]] for matrix in matrices]) if matrices else np.zeros((0, 4))
-        action[..., self._quaternion] = found.reshape(*inner.shape[:-1], 4)
+        action[..., self._quaternion] = _same_side(found.reshape(*inner.shape[:-1], 4))
         return action
+
+    def fault(self, action: np.ndarray) -> str | None:
+        """Why actions [T, A] stand for no rotation, or None."""
+        lengths = np.linalg.norm(action[:, self._quaternion], axis=1) if self._turned else np.ones(len(action))
+        if lengths.min(initial=1.0) > _NO_ROTATION:
+            return None
+        return f"step {int(np.argmin(lengths))}: the orientation is a quaternion of length 0, which is no rotation"
+
+
+def _same_side(quaternions: np.ndarray) -> np.ndarray:
+    """Quaternions [..., T, 4], each of the sign that is nearer to the one before; [4] as it is."""
+    if quaternions.ndim < 2:
+        return quaternions
+    turned = (quaternions[..., 1:, :] * quaternions[..., :-1, :]).sum(axis=-1) < 0
+    signs = np.cumprod(np.where(turned, -1.0, 1.0), axis=-1)
+    return np.concatenate([quaternions[..., :1, :], quaternions[..., 1:, :] * signs[..., None]], axis=-2)
 
 
 def _rotation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -80,8 +80,8 @@ class TrainedPolicy:
     def predict(self, observation: Observation) -> ActionChunk:
         """The chunk for one observation, in the interface's units, within its limits.
 
-        Raises PolicyError where a camera is missing, the state has another length or is not finite, or the instruction
-        cannot be taken.
+        Raises PolicyError where a camera is missing or gives no RGB picture, the state has another length or is not
+        finite, or the instruction cannot be taken.
         """
         return self.predict_batch([observation])[0]
 
@@ -108,6 +108,11 @@ class TrainedPolicy:
             if missing:
                 raise PolicyError(f"observation lacks camera {missing[0]!r} (has: {', '.join(images)}); "
                                   f"{self._source} was trained on {', '.join(self._interface.cameras)}")
+            for name in self._interface.cameras:
+                shape, kind = np.shape(images[name]), np.asarray(images[name]).dtype
+                if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or not min(shape):
+                    raise PolicyError(f"camera {name!r}: expected an RGB picture, uint8 [H, W, 3], got {kind} "
+                                      f"{list(shape)}")
         pictures = np.stack([square(images[name], size) for images in moments for name in self._interface.cameras])
         try:
             instruction = self._text.features([observation.instruction or ""])

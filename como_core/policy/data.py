@@ -30,6 +30,8 @@ def check_demonstrations(episodes: Sequence[Episode], interface: Interface, use_
             raise ComoError(f"{episode.source}: no measured action; a demonstration needs the commands that were sent "
                             f"on {interface.action.topic!r} (give video without actions as --videos)")
         _check_width(episode, "action", episode.action, interface.action.size)
+        if fault := ActionSpace.of(interface).fault(episode.action):
+            raise ComoError(f"{episode.source}: {fault}; record it again, or leave it out")
         if episode.state is not None:
             _check_width(episode, "state", episode.state, interface.state_size)
         elif use_state:
