@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from moving_square import FPS, moving_square, tiny
@@ -43,6 +45,18 @@ def test_batches_come_from_the_seed_and_name_their_files(tmp_path: Path) -> None
     broken = dataclasses.replace(tiny(steps=5), loop=dataclasses.replace(tiny(steps=5).loop, learning_rate=1e30))
     with pytest.raises(ComoError, match=r"training stopped.*square#0, square#1"):
         train(clips, broken, tmp_path / "c")
+
+
+def test_recordings_that_give_no_pair_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = moving_square(1)
+    slow = dataclasses.replace(clip, timestamps=clip.timestamps * 7, source="slow")
+    still = dataclasses.replace(clip, images={"top": np.repeat(clip.images["top"][:1], len(clip), axis=0)},
+                                source="still")
+    train([moving_square(0), slow, still], tiny(steps=2), tmp_path)
+    assert "no pair in 2 of them" in (said := capsys.readouterr().out) and ": slow, still\n" in said
+    assert json.loads((tmp_path / "run.json").read_text())["data"]["without_pairs"] == ["slow", "still"]
+    train([moving_square(0)], tiny(steps=2), tmp_path / "whole")
+    assert "no pair in" not in capsys.readouterr().out
 
 
 def test_commands_say_what_they_did(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,8 @@ from como_core.motion.sampler import PairSampler
 from como_core.motion.selection import Selection, select
 from como_core.training.progress import Progress, track
 
+_NAMED = 5  # recordings without pairs on the screen; run.json has all
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -52,6 +54,10 @@ class TrainingData:
     def summary(self) -> str:
         """For people: pairs, what was left out and why, and the share of each place where there are several."""
         lines = [f"{len(self.sources):,} clips, {len(self.cache.timestamps):,} frames, {self.selection.summary()}"]
+        if idle := self.without_pairs():
+            named = ", ".join(idle[:_NAMED]) + (", ..." if len(idle) > _NAMED else "")
+            lines.append(f"no pair in {len(idle):,} of them (still, too short, or of a frame rate that does not suit "
+                         f"the gap): {named}")
         if self.labels is not None:
             lines.append(f"{np.isfinite(self.labels).all(axis=1).sum():,} pairs with measured actions, which are read")
         places = self.places()
@@ -59,6 +65,11 @@ class TrainingData:
             lines += [f"  {100 * place['share']:5.1f} % of batches from {place['path']}: {place['clips']:,} clips, "
                       f"{place['pairs']:,} pairs" for place in places]
         return "\n".join(lines)
+
+    def without_pairs(self) -> list[str]:
+        """Names of the recordings that nothing is learned from."""
+        used = np.bincount(self.pairs.episode, minlength=len(self.sources))
+        return [source for source, count in zip(self.sources, used, strict=True) if not count]
 
     def places(self) -> list[dict[str, Any]]:
         """For JSON: path, clips, frames, pairs and weight of each place, and its share of what is drawn."""
@@ -72,7 +83,8 @@ class TrainingData:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the places, the pairs and what was left out of them, and recordings that gave no pictures."""
         return {"clips": len(self.sources), "frames": len(self.cache.timestamps), "places": self.places(),
-                "selection": self.selection.to_dict(), "left_out": [list(entry) for entry in self.cache.left_out]}
+                "selection": self.selection.to_dict(), "left_out": [list(entry) for entry in self.cache.left_out],
+                "without_pairs": self.without_pairs()}
 
 
 def open_training_data(episodes: Sequence[Episode], mixture: Mixture, config: MotionConfig, camera: str | None,
