@@ -192,11 +192,15 @@ class PolicyNode(LifecycleNode):
 
 
 def load_checkpoint(folder: Path, device: str) -> Policy:
-    """The policy of a checkpoint folder. Raises ComoError where it cannot be read or torch is not installed."""
+    """The policy of a checkpoint folder, on the GPU with a stream of its own.
+
+    Raises ComoError where it cannot be read or torch is not installed.
+    """
     try:
         import torch
 
         from como_core.policy.checkpoint import load_policy
+        from como_ros.cuda_stream import StreamedPolicy
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("como"):
             raise
@@ -207,7 +211,9 @@ def load_checkpoint(folder: Path, device: str) -> Policy:
         raise ComoError(f"device {device!r} is not here; expected auto, cpu{' or cuda' if cuda else ''}")
     # Half of the cores stay free for the robot's drivers: torch's threads spin while they wait.
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) // 2)))
-    return load_policy(folder, "cuda" if cuda and device != "cpu" else "cpu")
+    if not cuda or device == "cpu":
+        return load_policy(folder, "cpu")
+    return StreamedPolicy(load_policy(folder, "cuda"))
 
 
 def run(make: Callable[[], PolicyNode], args: Sequence[str] | None = None) -> int:
