@@ -262,7 +262,7 @@ class Schedule:
             if time.monotonic() > end_s:
                 if not self._deaf(life):
                     self.record.tell(f"no command within {RUNNING_TIMEOUT_S:g} s after {after}: "
-                                     f"{self.record.reports[-1:]}")
+                                     f"{self.record.reports[-1:]}; its log ends: {self._log(life)[-1500:]}")
                 self._restart(signal.SIGINT)
                 return
             self.rig.alive()
@@ -274,9 +274,13 @@ class Schedule:
             time.sleep(0.02)
         self.record.reopened += 1
 
+    @staticmethod
+    def _log(life: Life | None) -> str:
+        return (life.folder / "node.log").read_text(errors="replace") if life is not None else ""
+
     def _deaf(self, life: Life | None) -> bool:
         """Whether the node hears nobody since the one before it was killed, and says what to do (Fast DDS #5737)."""
-        text = (life.folder / "node.log").read_text(errors="replace") if life is not None else ""
+        text = self._log(life)
         deaf = "open_and_lock_file failed" in text and "publishers are there, and nothing comes" in text
         self.rig.counts["deaf after SIGKILL"] += deaf
         return deaf

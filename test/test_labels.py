@@ -6,12 +6,14 @@ from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from como_core.episode import Episode
 from como_core.errors import OutputError
 from como_core.formats.labels import LabelError, LabelFile, read_labels, sha256_of, with_labels, write_labels
 from como_core.formats.video import CAMERA, read_video, write_video
+from como_core.training.checkpoint import save_tensors
 
 
 @pytest.fixture
@@ -101,6 +103,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, labels):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"file/a.labels.safetensors: cannot be written"):
         write_labels(tmp_path / "file" / "a.labels.safetensors", labels)
+
+
+def test_others_may_read_labels_and_weights(tmp_path, labels):
+    usual, folder = tmp_path / "usual", tmp_path / "written"
+    usual.touch()
+    write_labels(folder / "a.labels.safetensors", labels)
+    save_tensors(folder / "model.safetensors", {"w": torch.ones(2)})
+    assert {path.stat().st_mode for path in folder.iterdir()} == {usual.stat().st_mode}
 
 
 def test_a_full_disk_keeps_the_old_labels_and_leaves_no_part(tmp_path, labels):

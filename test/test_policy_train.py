@@ -111,6 +111,13 @@ def test_broken_off_training_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "broken/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
+def test_nan_names_the_files_of_its_batch(tmp_path: Path) -> None:
+    wild = config(steps=6, save_every=1)
+    wild = dataclasses.replace(wild, training=dataclasses.replace(wild.training, learning_rate=1e30))
+    with pytest.raises(ComoError, match=r"training stopped; the last good.*batch came from left#0, left#1, right#0"):
+        train(demonstrations(), [], INTERFACE, wild, tmp_path)
+
+
 def test_run_is_not_gone_on_with_when_the_labels_have_changed(tmp_path: Path) -> None:
     train(demonstrations(), videos(), INTERFACE, config("decoded", steps=5), tmp_path)
     with pytest.raises(ComoError, match="data"):

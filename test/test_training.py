@@ -111,6 +111,12 @@ def test_nan_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
         assert all(torch.isfinite(tensors.get_tensor(name)).all() for name in list(tensors.keys()))
 
 
+def test_nan_before_the_first_save_promises_no_state(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"step 1: .*so training stopped; none of its states was saved before"):
+        fit(make_net(), sample, lambda model, batch: {"loss": loss(model, batch)["loss"] * float("nan")},
+            LoopConfig(steps=4), tmp_path)
+
+
 def test_averaged_weights_are_what_the_model_ends_with(tmp_path: Path) -> None:
     plain, averaged = make_net(), make_net()
     fit(plain, sample, loss, LoopConfig(steps=30), tmp_path / "plain")

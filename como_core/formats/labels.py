@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 from como_core.episode import Episode
 from como_core.errors import ComoError, OutputError
+from como_core.file_rights import usual_rights
 from como_core.formats.source_files import files_of, source_root, split_source
 
 LABEL_SUFFIX = ".labels.safetensors"
@@ -92,7 +93,8 @@ def write_labels(path: str | Path, labels: LabelFile) -> None:
                 "model": labels.model, "gap_s": repr(float(labels.gap_s))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata)
+        with usual_rights(part):
+            save_file(tensors, part, metadata)
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path}: cannot be written: {error}; make room or choose another folder") from error

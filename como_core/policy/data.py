@@ -104,6 +104,7 @@ class Windows:
     rows         int64 [N, K] into the same arrays, -1 past the episode's end
     instruction  int64 [N], rows of `text`;  text  float32 [I, T]
     state        float32 [N, S] or None, normalised; state_known bool [N]
+    episode      int64 [N], which of `sources`, the names of the episodes, a step is of
     """
 
     frames: CameraStack | np.ndarray
@@ -118,6 +119,8 @@ class Windows:
     state: np.ndarray | None
     state_known: np.ndarray
     starts: np.ndarray
+    episode: np.ndarray
+    sources: tuple[str, ...]
 
     @classmethod
     def of(cls, episodes: Sequence[Episode], frames: CameraStack | np.ndarray, instructions: Sequence[str],
@@ -149,7 +152,8 @@ class Windows:
             action=np.concatenate([np.zeros((len(e), space.size), np.float32) if e.action is None
                                    else normaliser.action.normalise(space.encode(e.action)) for e in episodes]),
             instruction=_per_step(episodes, [instructions.index(e.instruction or "") for e in episodes]),
-            state_known=_per_step(episodes, [e.state is not None for e in episodes]))
+            state_known=_per_step(episodes, [e.state is not None for e in episodes]),
+            episode=_per_step(episodes, range(len(episodes))), sources=tuple(e.source for e in episodes))
 
     def batch(self, starts: np.ndarray, shift_px: int, rng: np.random.Generator, part: slice = slice(None)
               ) -> dict[str, Any]:
@@ -163,7 +167,8 @@ class Windows:
         if self.state is not None:
             observation |= {"state": torch.from_numpy(self.state[starts]),
                             "state_known": torch.from_numpy(self.state_known[starts])}
-        batch = {"observation": observation, "action": torch.from_numpy(self.action[rows]),
+        batch = {"source": [self.sources[e] for e in self.episode[starts]],
+                 "observation": observation, "action": torch.from_numpy(self.action[rows]),
                  "action_weight": torch.from_numpy(np.where(rows >= 0, self.trust[rows], 0).astype(np.float32))}
         if self.latent is not None:
             batch["latent"] = torch.from_numpy(self.latent[rows])

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from como_core import config as configuration
 from como_core.errors import ComoError
+from como_core.file_rights import usual_rights
 from como_core.interface import Interface, load_interface
 
 C = TypeVar("C")
@@ -117,7 +118,8 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors as safetensors. Raises CheckpointError where the disk refuses."""
     try:
         # save_file refuses tensors that share memory, so each gets its own.
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+        with usual_rights(path):
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: cannot write: {error}") from error
 

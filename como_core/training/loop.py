@@ -241,9 +241,10 @@ class _Run:
         own = sorted(set(batch.get("source", []))) if isinstance(batch, Mapping) else []
         sources = sorted(set(gather_object(own))) if self.accelerator.num_processes > 1 else own
         files = f"; the batch came from {', '.join(sources)}" if sources else ""
-        return TrainingError(f"step {step + 1}: {what}, so training stopped; the last good state lies in "
-                             f"{self.directory}. Lower learning_rate (now {self.config.learning_rate:g}) or look at "
-                             f"the data{files}")
+        kept = (f"the last good state lies in {self.directory}" if any(self.directory.glob("step_*")) else
+                "none of its states was saved before")
+        return TrainingError(f"step {step + 1}: {what}, so training stopped; {kept}. Lower learning_rate (now "
+                             f"{self.config.learning_rate:g}) or look at the data{files}")
 
 
 def _refuse_to_share(sample: Sample, config: LoopConfig, processes: int) -> None:
