@@ -276,7 +276,8 @@ def test_what_arrives_makes_a_whole_and_finite_observation_or_none(node: Lifecyc
                 if mend:
                     right(controller, number)
                 callbacks[topic](message)
-                question = controller.question(NOW_S, NOW_S + 10 if mend else NOW_S)
+                # Later than pictures of the same instant are waited for, earlier than a stream is stale.
+                question = controller.question(NOW_S, NOW_S + 0.1 if mend else NOW_S)
                 for faulty in inputs.faults.values():
                     assert isinstance(faulty, str) and faulty
                 if question is not None:
