@@ -1,11 +1,18 @@
 """Three ways for a new chunk to take over, and the prefix that a policy is told for real-time chunking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from como_core.action_chunk import ActionChunk
-from como_core.control.blending import BLENDS, Blender
+from como_core.control.blending import BLENDS, Blend, Blender
+from como_core.control.limits import Guard
+from como_core.control.motion import Motion
 from como_core.control.plan import Plan, chunk_plan
+from como_core.interface import Action, StateStream, load_interface
+from como_core.interface.names import POSE_FIELDS
+from como_core.resources import resource
 
 PERIOD_S = 0.025
 
@@ -75,3 +82,24 @@ def test_other_blends_tell_no_prefix() -> None:
     for blend in ("cross_fade", "temporal_ensemble"):
         blender = Blender(blend, 0.0, 0.0, PERIOD_S)  # type: ignore[arg-type]
         assert blender.prefix(plan(1, 100.0), np.ones(1, np.float32), 100.0) is None
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_a_rotation_that_is_written_the_other_way_is_no_other_rotation(blend: Blend) -> None:
+    robot = load_interface(resource("config/interfaces/metaworld.yaml"))
+    state = StateStream("ee_pose", "geometry_msgs/msg/PoseStamped", POSE_FIELDS, 40.0, 0.3)
+    robot = replace(robot, state={"ee_pose": state},
+                    action=Action("ee_pose", "pose", "target_pose", POSE_FIELDS, 1 / PERIOD_S))
+    motion = Motion(robot.action, Guard(robot), Blender(blend, 3 * PERIOD_S, 0.01, PERIOD_S))
+    down = np.array([0.0, 0.6, 0.2, 0.0, 1.0, 0.0, 0.0], np.float32)  # a hand that points down: w is 0
+    there = {"ee_pose": down}
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (4, 8))
+    for k, row in enumerate(signs):
+        written = np.tile(down, (8, 1)) * np.where(np.arange(7) < 3, 1.0, row[:, None])
+        start_s = 100.0 + 2 * k * PERIOD_S
+        motion.take(Plan(start_s + PERIOD_S * np.arange(8), start_s + PERIOD_S * np.arange(1, 9),
+                         written.astype(np.float32), "linear"), start_s, start_s)
+        for step in (0.0, 0.5, 1.0, 1.5):
+            sent = motion.command(start_s + step * PERIOD_S, there, 0.0)
+            assert sent is not None
+            assert abs(float(sent.values[3:] @ down[3:])) > 0.9999, (k, step, sent.values)

@@ -13,7 +13,7 @@ import numpy as np
 from como_core.config import ConfigError
 from como_core.control.pace import Pace, clipped
 from como_core.control.reference import VELOCITY_KINDS, Reference
-from como_core.control.rotation import aligned, normalised, toward
+from como_core.control.rotation import aligned, normalised, on_one_side, toward
 from como_core.interface import Action, Interface
 
 _AXES = {"ee_twist": ("linear.x", "linear.y", "linear.z"), "ee_pose": ("position.x", "position.y", "position.z")}
@@ -75,6 +75,15 @@ class Guard:
             return None
         return (f"limits: {self._action.names[worst]!r} stands at {here[worst]:.3f}, outside of {self._lower[worst]:g} "
                 f"to {self._upper[worst]:g}; move it back by hand or teach pendant, or widen action.limits")
+
+    def mixable(self, values: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+        """Actions [N, A] whose orientations may be mixed with those planned before, of which `before` [A] is one."""
+        if not self._orientation:
+            return values
+        made = values.copy()
+        made[:, self._orientation] = on_one_side(values[:, self._orientation],
+                                                 None if before is None else before[self._orientation])
+        return made
 
     def rotation_fault(self, planned: np.ndarray) -> str | None:
         """Why the orientation in `planned` [A] is none, or None."""

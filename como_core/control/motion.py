@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,6 +51,11 @@ class Motion:
 
     def take(self, chunk: Plan, stamp_s: float, now_s: float) -> None:
         """Blend a chunk into the plan that was predicted from the observation stamped `stamp_s`."""
+        before = None
+        if self.plan is not None:
+            before = self.plan.at(max(chunk.due_s[0], now_s))
+            before = self.plan.values[-1] if before is None else before
+        chunk = dataclasses.replace(chunk, values=self._guard.mixable(chunk.values, before))
         self.plan = self._blender.take(self.plan, chunk, stamp_s, now_s)
 
     def prefix(self, stamp_s: float) -> np.ndarray | None:

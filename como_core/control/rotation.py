@@ -18,6 +18,17 @@ def aligned(quaternion: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return -quaternion if float(np.dot(quaternion, reference)) < 0 else quaternion
 
 
+def on_one_side(quaternions: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+    """The same rotations [N, 4], each the one of q and -q that is nearer to the one before it, the first to
+    `reference`: only so may they be mixed or interpolated."""
+    found = np.array(quaternions)
+    for k in range(len(found)):
+        before = found[k - 1] if k else reference
+        if before is not None:
+            found[k] = aligned(found[k], before)
+    return found
+
+
 def toward(start: np.ndarray, end: np.ndarray, max_angle_rad: float) -> np.ndarray:
     """`end`, or what is `max_angle_rad` from `start` on the shortest way to it. Unit quaternions [4].
 
