@@ -13,8 +13,8 @@ import numpy as np
 from como_core.config import ConfigError
 from como_core.control.pace import Pace, clipped
 from como_core.control.reference import VELOCITY_KINDS, Reference
-from como_core.control.rotation import aligned, normalised, on_one_side, toward
 from como_core.interface import Action, Interface
+from como_core.rotation import aligned, normalised, on_one_side, toward
 
 _AXES = {"ee_twist": ("linear.x", "linear.y", "linear.z"), "ee_pose": ("position.x", "position.y", "position.z")}
 _POSITION_AXES = ("position.x", "position.y", "position.z")

@@ -12,6 +12,7 @@ import numpy as np
 from transforms3d.quaternions import mat2quat, quat2mat
 
 from como_core.interface import Interface
+from como_core.rotation import on_one_side
 
 _NO_ROTATION = 1e-6
 _XYZW = tuple(f"orientation.{axis}" for axis in "xyzw")
@@ -54,7 +55,8 @@ class ActionSpace:
         first, second = inner[..., -6:-3].reshape(-1, 3).astype(float), inner[..., -3:].reshape(-1, 3).astype(float)
         matrices = [_rotation(a, b) for a, b in zip(first, second, strict=True)]
         found = np.stack([mat2quat(matrix)[[1, 2, 3, 0]] for matrix in matrices]) if matrices else np.zeros((0, 4))
-        action[..., self._quaternion] = _same_side(found.reshape(*inner.shape[:-1], 4))
+        shape = (*inner.shape[:-1], 4)
+        action[..., self._quaternion] = on_one_side(np.atleast_2d(found.reshape(shape))).reshape(shape)
         return action
 
     def fault(self, action: np.ndarray) -> str | None:
@@ -63,15 +65,6 @@ class ActionSpace:
         if lengths.min(initial=1.0) > _NO_ROTATION:
             return None
         return f"step {int(np.argmin(lengths))}: the orientation is a quaternion of length 0, which is no rotation"
-
-
-def _same_side(quaternions: np.ndarray) -> np.ndarray:
-    """Quaternions [..., T, 4], each of the sign that is nearer to the one before; [4] as it is."""
-    if quaternions.ndim < 2:
-        return quaternions
-    turned = (quaternions[..., 1:, :] * quaternions[..., :-1, :]).sum(axis=-1) < 0
-    signs = np.cumprod(np.where(turned, -1.0, 1.0), axis=-1)
-    return np.concatenate([quaternions[..., :1, :], quaternions[..., 1:, :] * signs[..., None]], axis=-2)
 
 
 def _rotation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

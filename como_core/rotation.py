@@ -1,4 +1,4 @@
-"""Unit quaternions [x, y, z, w] on their way to a pose command."""
+"""Unit quaternions [x, y, z, w]: q and -q are one rotation, and what lies between two of them depends on the sign."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ def aligned(quaternion: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return -quaternion if float(np.dot(quaternion, reference)) < 0 else quaternion
 
 
-def on_one_side(quaternions: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
-    """The same rotations [N, 4], each the one of q and -q that is nearer to the one before it, the first to
-    `reference`: only so may they be mixed or interpolated."""
-    found = np.array(quaternions)
-    for k in range(len(found)):
-        before = found[k - 1] if k else reference
-        if before is not None:
-            found[k] = aligned(found[k], before)
-    return found
+def on_one_side(quaternions: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+    """The same rotations [..., T, 4], each the one of q and -q that is nearer to the one before it, the first to
+    `reference` [4] where it is given: only so may they be mixed or interpolated."""
+    turned = (quaternions[..., 1:, :] * quaternions[..., :-1, :]).sum(axis=-1) < 0
+    first = (np.zeros(quaternions[..., :1, 0].shape, bool) if reference is None
+             else quaternions[..., :1, :] @ reference < 0)
+    signs = np.cumprod(np.where(np.concatenate([first, turned], axis=-1), -1.0, 1.0), axis=-1)
+    return np.asarray(quaternions * signs[..., None].astype(quaternions.dtype))
 
 
 def toward(start: np.ndarray, end: np.ndarray, max_angle_rad: float) -> np.ndarray:
