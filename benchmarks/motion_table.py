@@ -72,8 +72,9 @@ def groups() -> dict[str, list[Entry]]:
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
-        "contrast": [Entry(f"como, weight of Tcl {weight:g}", "como", {"loss.contrast": weight, **options})
-                     for weight, options in ((0.05, {}), (0.05, {"loss.negatives": "batch"}))],
+        "contrast": [Entry("como, weight of Tcl 0.05", "como", {"loss.contrast": 0.05}),
+                     Entry("como, weight of Tcl 0.05, negatives of the batch", "como",
+                           {"loss.contrast": 0.05, "loss.negatives": "batch"})],
         "conditions": [Entry(f"{name}, {condition}", name, condition=condition)
                        for condition in CONDITIONS for name in ("continuous", "como-v1", "como", PLUS)],
     }
