@@ -91,6 +91,7 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy_node")
         self._load = load or load_checkpoint
         self._loop: PolicyLoop | None = None
+        self._pressed = ""  # the e-stop's topic, where it was pressed when the node was cleaned up
         declare(self, PARAMETERS)
         self._report = qos.publish(self, DiagnosticArray, "/diagnostics", qos.command(10))
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -112,6 +113,9 @@ class PolicyNode(LifecycleNode):
                                        uses_state=getattr(policy, "uses_state", True))
         self._loop = PolicyLoop(self, policy, interface, settings, switches, self._report)
         self._loop.controller.put_instruction(self._value("instruction") or None)
+        if self._pressed and self._pressed == switches.estop_topic:
+            # Who does not latch does not say it again; the release of one who does comes with the subscription.
+            self._loop.controller.estop(True)
         # What torch has made stays: a collection over its 300 000 objects would delay commands, and the end by seconds.
         gc.collect()
         gc.freeze()
@@ -164,6 +168,7 @@ class PolicyNode(LifecycleNode):
 
     def _free(self) -> None:
         if self._loop is not None:
+            self._pressed = self._value("estop_topic") if self._loop.controller.estop_pressed else ""
             self._loop.close()
             self._loop = None
 

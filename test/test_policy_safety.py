@@ -98,6 +98,24 @@ def test_an_estop_that_was_pressed_before_the_node_began_stops_it_too(bench: Ben
         assert bench.commands_within(0.3) == 0 and not moving(bench)
 
 
+def test_a_pressed_estop_outlives_a_cleanup(bench: Bench, begin: Begin) -> None:
+    with robot(bench):
+        process = begin(FORWARD, INTERFACE)
+        switch = bench.node.create_publisher(Bool, "e_stop", qos.stream())  # it does not latch, and says it once
+        assert wait_until(lambda: switch.get_subscription_count() > 0, 10.0)
+        bench.wait_commands(10)
+        switch.publish(Bool(data=True))
+        process.wait_text("output stopped: the e-stop is pressed", 3.0)
+        assert all(bench.transition(name) for name in ("deactivate", "cleanup", "configure", "activate"))
+        bench.wait_report("latch", "closed: the e-stop is pressed")
+        assert bench.commands_within(0.3) == 0
+        assert wait_until(lambda: switch.get_subscription_count() > 0, 10.0)
+        switch.publish(Bool(data=False))
+        time.sleep(0.1)
+        assert bench.reset()[0]
+        bench.wait_commands(5)
+
+
 def test_an_estop_that_is_required_is_waited_for(bench: Bench, begin: Begin) -> None:
     with robot(bench):
         begin(FORWARD, INTERFACE, estop_required=True)

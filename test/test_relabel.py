@@ -11,26 +11,31 @@ from collections import Counter
 from pathlib import Path
 
 import av
+import bag_messages
 import numpy as np
 import pytest
 import torch
 from moving_square import FPS, GAP_S, moving_square, tiny, write_bag
 from rosbags.highlevel import AnyReader
 
+from como_core import config
 from como_core.cli import main as cli
 from como_core.errors import ComoError, OutputError
 from como_core.formats import labels as label_files
 from como_core.formats import video_stream
+from como_core.formats.bag_writer import RawBagWriter
 from como_core.formats.label_bag import ACTION_TOPIC, CONFIDENCE_TOPIC, LATENT_TOPIC
 from como_core.formats.labels import read_labels
 from como_core.formats.sources import open_sources
 from como_core.formats.video import CAMERA, read_video, write_video
 from como_core.formats.video_stream import NotAsListed, stream_video
+from como_core.interface import load_interface
 from como_core.motion.clip import CHUNK, label_clip
 from como_core.motion.confidence import PARTS, combined, composition, continuity, overlap
 from como_core.motion.model import MotionModel, load_motion
 from como_core.motion.relabel import relabel
 from como_core.motion.train import train
+from como_core.resources import resource
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +266,29 @@ def test_a_bag_gets_a_sidecar_on_its_own_clock(run: Path, tmp_path: Path) -> Non
     assert stamps == [t * 25_000_000 for t in range(1, 31)]
     latent = open_sources([tmp_path / "out"]).episodes[0].latent
     assert np.allclose([message.position for message in messages], latent)
+
+
+def test_a_bag_of_several_cameras_without_an_interface_is_labelled_by_the_one_that_is_given(
+        run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    robot = load_interface(resource("config/interfaces/metaworld.yaml"))
+    front = robot.cameras["front"]
+    config.save(dataclasses.replace(robot, cameras={"side": dataclasses.replace(front, topic="/side/image")}),
+                tmp_path / "robot.yaml")
+    episode = moving_square(304)
+    with RawBagWriter(tmp_path / "bags" / "foreign", {}) as bag:
+        for t, picture in enumerate(episode.images["top"], start=1):
+            at, pixels = t * 25_000_000, picture.repeat(2, axis=0).repeat(2, axis=1)
+            for topic, shown in (("/side/image", pixels), ("/front/image", 0 * pixels)):
+                bag.write(topic, "sensor_msgs/msg/Image", at, bag_messages.image(at, shown))
+            bag.write("/ee_pose", "geometry_msgs/msg/PoseStamped", at, bag_messages.pose(at, (0, 0, 0)))
+            bag.write("/joint_states", "sensor_msgs/msg/JointState", at, bag_messages.joints(at, {"gripper": 0.0}))
+    words = ["relabel", str(tmp_path / "bags"), "--model", str(run), "-o", str(tmp_path / "out")]
+    assert cli.main(words) == 2
+    assert "2 image topics (/front/image, /side/image)" in (said := capsys.readouterr().err) and "--interface" in said
+    assert cli.main([*words, "--interface", str(tmp_path / "robot.yaml")]) == 0
+    labels = read_labels(next((tmp_path / "out").glob("*.labels.safetensors")))
+    alone = label_clip(load_motion(run), dataclasses.replace(episode, timestamps=labels.timestamps))
+    assert np.allclose(labels.latent, alone.latent, atol=1e-5), "of the camera that the interface names"
 
 
 def test_demonstrations_make_pseudo_actions_beside_every_bag(run: Path, tmp_path: Path,

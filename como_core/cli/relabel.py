@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from como_core.interface import Interface
 
 
 def relabel(
@@ -41,26 +44,28 @@ def relabel(
         engine: Where the work is done: local, in processes of this machine.
         workers: Processes; where not given, one for every two cores, or one where there are few recordings.
         demos: Demonstrations, among the sources too, on which the decoder from z to action is fitted.
-        interface: Interface YAML of the demonstrations; where not given, the one inside the first bag of them.
+        interface: Interface YAML of bags that hold none, such as those of `ros2 bag record`, and of the demonstrations;
+            where not given, the one inside the first bag of these.
     """
+    from como_core.interface import load_interface
     from como_core.motion.relabel import relabel as run
 
-    manifest = run(source, model, output, camera, device, engine, workers)
+    robot = load_interface(interface) if interface else None
+    manifest = run(source, model, output, camera, device, engine, workers, robot)
     frames = sum(entry.frames for entry in manifest.labelled)
     print(f"{len(manifest.labelled)} recordings, {frames} frames labelled, in {output}")
     if manifest.skipped:
         print(f"{len(manifest.skipped)} skipped:")
         print("\n".join(f"  {entry.reason}" for entry in manifest.skipped))
     if demos:
-        _decode(output, demos, interface)
+        _decode(output, demos, robot)
 
 
-def _decode(output: Path, demos: tuple[Path, ...], interface: Path | None) -> None:
-    from como_core.interface import load_interface
+def _decode(output: Path, demos: tuple[Path, ...], interface: Interface | None) -> None:
     from como_core.policy.label_actions import add_pseudo_actions
     from como_core.policy.sources import recorded_interface
 
-    decoded = add_pseudo_actions(output, demos, load_interface(interface) if interface else recorded_interface(demos))
+    decoded = add_pseudo_actions(output, demos, interface or recorded_interface(demos))
     left_out = ", ".join(f"{value:.2f}" for value in decoded.fit.r2)
     print(f"{len(decoded.written)} bags of labels with pseudo-actions; R2 on left-out demonstrations: {left_out}")
     if decoded.skipped:

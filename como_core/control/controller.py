@@ -138,6 +138,11 @@ class Controller:
         if pressed and self._phase in (Phase.WAITING, Phase.RUNNING):
             self._close("the e-stop is pressed")
 
+    @property
+    def estop_pressed(self) -> bool:
+        """Whether the e-stop was pressed when it was last heard."""
+        return bool(self._operator.pressed)
+
     @_locked
     def deadman(self, held: bool, wall_s: float) -> None:
         """A message of the deadman switch; released ends the motion, held lets the next one begin."""

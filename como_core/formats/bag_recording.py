@@ -98,7 +98,7 @@ def only_image_topic(bag: BagReader) -> str:
     found = [name for name, topic in bag.topics.items() if topic.type in IMAGE_TYPES and topic.count]
     if len(found) > 1:
         raise BagError(f"{bag.path}: has {len(found)} image topics ({', '.join(sorted(found))}) and no interface "
-                       "inside; give the interface that says which is meant")
+                       "inside; give an interface file that says which is meant: --interface FILE")
     if not found:
         others = ", ".join(sorted(name for name, topic in bag.topics.items() if topic.count))
         raise BagError(f"{bag.path}: holds no pictures ({' or '.join(IMAGE_TYPES)}); it has {others or 'no messages'}")

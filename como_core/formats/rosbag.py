@@ -23,7 +23,7 @@ from como_core.interface import Interface, require_same
 __all__ = ["BagError", "BagWriter", "find_bags", "frame_log_ns", "frame_stamps_ns", "note_of", "read_bag"]
 
 
-def read_bag(path: str | Path, interface: Interface | None = None) -> Episode:
+def read_bag(path: str | Path, interface: Interface | None = None, otherwise: Interface | None = None) -> Episode:
     """The episode of one rosbag2: a folder or a storage file, sqlite3 or MCAP.
 
     The timeline is the header stamps of the interface's first camera; receive times of stamped messages play no part.
@@ -32,16 +32,16 @@ def read_bag(path: str | Path, interface: Interface | None = None) -> Episode:
     counts as zero, since the robot has stopped by then; the gripper keeps its last value. Steps at either end at which
     a stream is not there yet, or no longer, are cut. State or action are None where none of their topics was recorded.
 
-    `interface` is the bag's own where None. A bag that has none, where none is given, is read like a video: its one
-    image topic becomes the camera `lazy.CAMERA`. Raises BagError, naming bag, topic and reason, and ConfigError, naming
-    the key, where `interface` is not the one inside.
+    `interface` is the bag's own where None, and `otherwise` where it has none. A bag for which there is none is read
+    like a video: its one image topic becomes the camera `lazy.CAMERA`. Raises BagError, naming bag, topic and reason,
+    and ConfigError, naming the key, where `interface` is not the one inside.
     """
     path = Path(path)
     with BagReader(path) as bag:
         note = read_note(bag)
         if interface is not None and note.interface is not None:
             require_same(interface, note.interface, "the interface given", str(path))
-        robot = interface or note.interface
+        robot = interface or note.interface or otherwise
         if robot is None:
             topic = only_image_topic(bag)
             found, cameras = {topic: topic}, {CAMERA: topic}

@@ -78,7 +78,7 @@ def open_sources(
     """
     given = [Path(path) for path in paths]
     sources = Sources()
-    readers = _readers(given, interface, sources, read_video)
+    readers = _readers(given, sources, read_video, partial(read_bag, interface=interface))
     recordings = list(readers)
     for source in progress(recordings) if progress else recordings:
         read, label_file = readers.pop(source)
@@ -99,17 +99,17 @@ def open_sources(
 
 
 def list_sources(
-    paths: Iterable[str | Path], video: Callable[[Path], Episode] = read_video
+    paths: Iterable[str | Path], video: Callable[[Path], Episode] = read_video, interface: Interface | None = None
 ) -> tuple[dict[Path, Callable[[], Episode]], list[tuple[Path, str]]]:
     """Every recording at or below `paths`, unopened, with what reads it; and those that cannot be listed, with why.
 
     They are those of `open_sources`, without labels; reading raises ComoError. Neighbours in one data set share what
-    was gone through. `video` reads plain video files.
+    was gone through. `video` reads plain video files; `interface` is that of bags that hold none.
 
     Raises ComoError for a path that does not exist.
     """
     sources = Sources()
-    readers = _readers([Path(path) for path in paths], None, sources, video)
+    readers = _readers([Path(path) for path in paths], sources, video, partial(read_bag, otherwise=interface))
     return {source: read for source, (read, _) in readers.items()}, sources.skipped
 
 
@@ -130,8 +130,8 @@ def action_names_of(source: str | Path) -> list[str] | None:
     return list(interface.action.names) if interface else None
 
 
-def _readers(paths: Iterable[Path], interface: Interface | None, sources: Sources, video: Callable[[Path], Episode]
-             ) -> dict[Path, tuple[Read, Path | None]]:
+def _readers(paths: Iterable[Path], sources: Sources, video: Callable[[Path], Episode],
+             bag: Callable[[Path], Episode]) -> dict[Path, tuple[Read, Path | None]]:
     """Reader and label file of each recording, in the order of the paths; what is broken goes to `sources.skipped`."""
     files: dict[Path, _File] = {}
     for source, label_file in (found for path in paths for found in _found(path)):
@@ -141,7 +141,7 @@ def _readers(paths: Iterable[Path], interface: Interface | None, sources: Source
     readers: dict[Path, tuple[Read, Path | None]] = {}
     for file in files.values():
         try:
-            for member, read in _recordings(file, interface, sources, video):
+            for member, read in _recordings(file, sources, video, bag):
                 source = file.path if member is None else Path(join_source(file.path, member))
                 readers[source] = read, file.labels.get(member)
         except ComoError as error:
@@ -169,7 +169,7 @@ def _found(path: Path) -> Iterator[tuple[Path, Path | None]]:
                 yield entry, None
 
 
-def _recordings(file: _File, interface: Interface | None, sources: Sources, video: Callable[[Path], Episode]
+def _recordings(file: _File, sources: Sources, video: Callable[[Path], Episode], bag: Callable[[Path], Episode]
                 ) -> Iterator[tuple[str | None, Read]]:
     """Name and reader of each recording in a file; what a data set lacks goes to `sources.skipped`."""
     path = file.path
@@ -178,7 +178,7 @@ def _recordings(file: _File, interface: Interface | None, sources: Sources, vide
     elif _is_hdf5(path):
         yield from ((demo, partial(read_demo, path, demo)) for demo in file.members(partial(list_demos, path)))
     elif is_bag(path):
-        yield None, partial(read_bag, path, interface)
+        yield None, partial(bag, path)
     elif path.is_dir():
         raise ComoError(f"{path}: is a folder, but neither a rosbag2 nor a LeRobot data set")
     else:

@@ -28,6 +28,7 @@ from como_core.formats.source_files import split_source
 from como_core.formats.sources import list_sources
 from como_core.formats.video import read_video
 from como_core.formats.video_stream import NotAsListed, stream_video
+from como_core.interface import Interface
 from como_core.motion.clip import ClipEncoder, squares
 from como_core.motion.confidence import PARTS
 from como_core.motion.model import MotionModel, load_motion
@@ -46,6 +47,7 @@ class Job:
     folder    where label files go
     camera    of recordings with several; None: the first
     device    a torch device
+    interface  of bags that hold none
     """
 
     paths: tuple[Path, ...]
@@ -54,6 +56,7 @@ class Job:
     folder: Path
     camera: str | None = None
     device: str = "cpu"
+    interface: Interface | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Labeller:
         """`readers` and `model` are those of the job, where the caller has them already."""
         self._job = job
         self._model = load_motion(job.model, job.device) if model is None else model
-        self._readers = list_readers(job.paths)[0] if readers is None else readers
+        self._readers = list_readers(job.paths, job.interface)[0] if readers is None else readers
 
     def __call__(self, sources: Sequence[Path]) -> list[Outcome]:
         return list(self.label(sources))
@@ -174,9 +177,10 @@ class Labeller:
                               name if is_bag(source) else None)
 
 
-def list_readers(paths: Iterable[Path]) -> tuple[Readers, list[tuple[Path, str]]]:
+def list_readers(paths: Iterable[Path], interface: Interface | None = None
+                 ) -> tuple[Readers, list[tuple[Path, str]]]:
     """`list_sources`, with video files that are decoded once."""
-    return list_sources(paths, stream_video)
+    return list_sources(paths, stream_video, interface)
 
 
 def _name(source: Path, digest: str) -> str:

@@ -25,6 +25,7 @@ from como_core.formats.manifest import (
 )
 from como_core.formats.output_folder import writable_folder
 from como_core.formats.sources import KINDS
+from como_core.interface import Interface
 from como_core.motion.config import MotionConfig
 from como_core.motion.engine import EngineName, make_engine
 from como_core.motion.labeller import DIGITS, Job, list_readers
@@ -33,12 +34,14 @@ from como_core.training.progress import Progress
 
 
 def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, camera: str | None = None,
-            device: str = "cpu", engine: EngineName = "local", workers: int | None = None) -> Manifest:
+            device: str = "cpu", engine: EngineName = "local", workers: int | None = None,
+            interface: Interface | None = None) -> Manifest:
     """Label every recording at or below `paths` with the motion model in folder `model`; returns what was written.
 
     Into `out` go a label file per recording, for a bag also a bag of labels, and manifest.json. A recording that is
     labelled already is left as it is; one that cannot be read, or is shorter than the gap, is named in the manifest
-    with the reason and costs only itself. `workers` are processes; None: as the machine suggests.
+    with the reason and costs only itself. `workers` are processes; None: as the machine suggests. `interface` tells the
+    topics of bags that hold none.
 
     Raises ComoError where nothing at all can be labelled, or `out` holds labels of another model; OutputError where
     `out` cannot be written.
@@ -49,12 +52,12 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
     identity = f"{run.name}@{sha256_of(run / TENSORS)[:DIGITS]}"
     before = _manifest_before(folder, identity)
     writable_folder(folder)
-    readers, unlisted = list_readers(given)
+    readers, unlisted = list_readers(given, interface)
     labelled: dict[Path, LabelledSource] = {}
     skipped = dict(unlisted)
     with Progress(len(readers), "relabel", "recordings") as progress:
         rate = _FrameRate()
-        for outcome in labels.run(Job(given, run, identity, folder, camera, device), readers,
+        for outcome in labels.run(Job(given, run, identity, folder, camera, device, interface), readers,
                                   lambda frames: progress.advance(0, rate.after(frames))):
             if outcome.entry is None:
                 skipped[outcome.source] = outcome.reason

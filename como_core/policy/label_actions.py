@@ -64,7 +64,7 @@ def add_pseudo_actions(folder: str | Path, demos: Sequence[Path], interface: Int
 
 def _write(source: Path, label_file: Path, sidecar: Path, decoder: ActionDecoder, interface: Interface) -> Path:
     labels = read_labels(label_file)
-    episode = with_labels(read_bag(source), labels)
+    episode = with_labels(read_bag(source, otherwise=interface), labels)
     action, confidence = decoder.decode(episode)
     names = [*interface.action.names, *(["gripper"] if interface.action.gripper else [])]
     if interface.action.gripper:
