@@ -23,7 +23,7 @@ SAMPLERS: tuple[SamplerName, ...] = ("flow", "ddim")
 def test_a_perfect_network_brings_any_noise_to_the_clean_chunk(name: SamplerName) -> None:
     """The target that `noised` gives, fed back as the prediction, must lead `sample` to the chunk it was made from."""
     sampler = make_sampler(name, steps=8)
-    clean, noise = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(1)), torch.randn(3, 4, 2)
+    clean, noise = (torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
 
     def perfect(noisy: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         return sampler.noised(clean, noise, time - 1e-4).target
