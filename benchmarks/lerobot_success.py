@@ -11,7 +11,6 @@ minute for one chunk on a CPU, see `como bench policy`.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -26,9 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks import lerobot_diffusion
+from benchmarks.command_line import parsed, table_parser
 from benchmarks.episodes import save_episodes
 from benchmarks.policy_table import RECORDED, ROBOT, load
-from benchmarks.results import FOLDER, Row, alone, read_rows, write_rows
+from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from como_core.action_chunk import ActionChunk, Observation
 from como_core.bench import lerobot_peer
 from como_core.bench.policy import comparable, count_parameters, like
@@ -170,21 +170,12 @@ def _pooled(rows: Sequence[Row]) -> list[bool]:
 
 def main() -> None:
     """Run what is not done yet, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, metavar="PYTHON", help="the Python of an environment with LeRobot")
-    parser.add_argument("--data", type=Path, help="recordings, made where they are not there yet")
-    parser.add_argument("--work", type=Path, help="caches and checkpoints")
-    parser.add_argument("--seed", type=int, action="append")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--print", action="store_true", dest="show")
-    options = parser.parse_args()
+    options = parsed(table_parser(__doc__, peer="the Python of an environment with LeRobot",
+                                  data="recordings, made where they are not there yet", work="caches and checkpoints"))
     if options.show:
         print(markdown(read_rows(RESULTS)))
         return
-    if None in (options.peer, options.data, options.work):
-        parser.error("--peer, --data and --work are needed to run")
-    torch.set_num_threads(options.threads)
-    for seed in options.seed or SEEDS:
+    for seed in share(options.seed or SEEDS, options.part):
         for name in (PEER, *NETWORKS):
             rows = read_rows(RESULTS)
             policy = name if name == PEER else f"ours, {name}"

@@ -13,14 +13,13 @@ the audit.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from benchmarks.command_line import parsed, table_parser
 from benchmarks.results import Results, Row, cell, share
 from como_core.config import with_options
 from como_core.episode import Episode
@@ -117,21 +116,12 @@ def markdown(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run what is not done yet, or print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, help="the folder of example recordings")
-    parser.add_argument("--work", type=Path, help="caches and checkpoints")
+    parser = table_parser(__doc__, shared="the folder of example recordings", work="caches and checkpoints")
     parser.add_argument("--only", help="one row of the table by its name")
-    parser.add_argument("--seed", type=int, action="append")
-    parser.add_argument("--part", default="0/1", help="which share of the runs, of how many")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--print", action="store_true", dest="show")
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.show:
         print(markdown(RESULTS.averaged()))
         return
-    if options.shared is None or options.work is None:
-        parser.error("--shared and --work are needed to run")
-    torch.set_num_threads(options.threads)
     for seed in options.seed or SEEDS:
         pairs = [(preset, GAP_S) for preset in presets()] + [(preset, gap) for gap in OTHER_GAPS_S for preset in THERE]
         jobs: dict[str, Callable[[], list[Row]]] = {

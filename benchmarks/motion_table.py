@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import motion_data
+from benchmarks.command_line import parsed, table_parser
 from benchmarks.motion_conditions import CONDITIONS, changed
 from benchmarks.motion_pages import pages
 from benchmarks.results import Results, Row, share
@@ -119,16 +119,10 @@ def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
 
 def main() -> None:
     """Run what is not done yet, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="episodes, made where they are not there yet")
-    parser.add_argument("--work", type=Path, help="caches and checkpoints")
+    parser = table_parser(__doc__, data="episodes, made where they are not there yet", work="caches and checkpoints")
     parser.add_argument("--group", choices=list(groups()))
     parser.add_argument("--only", help="one row of the table by its name")
-    parser.add_argument("--seed", type=int, action="append")
-    parser.add_argument("--part", default="0/1", help="which share of the runs, of how many")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--print", action="store_true", dest="show")
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.show:
         rows = RESULTS.averaged()
         measured = {row["preset"] for row in rows}
@@ -136,9 +130,6 @@ def main() -> None:
                  for group, entries in groups().items() if measured.intersection(entry.name for entry in entries)}
         print(pages(rows, names, EVERYWHERE))
         return
-    if options.data is None or options.work is None:
-        parser.error("--data and --work are needed to run")
-    torch.set_num_threads(options.threads)
     for entry, seed in _jobs(options):
         print(f"== {entry.name}, seed {seed}", flush=True)
         RESULTS.add(run(entry, seed, options.data, options.work))

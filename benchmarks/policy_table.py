@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks import policy_gap
+from benchmarks.command_line import parsed, table_parser
 from benchmarks.episodes import load_episodes, save_episodes
 from benchmarks.results import FOLDER, alone, read_rows, share, write_rows
 from benchmarks.supervised_idm import label as label_supervised
@@ -238,25 +238,16 @@ def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
 
 def main() -> None:
     """Run what is not done yet, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="recordings, made where they are not there yet")
-    parser.add_argument("--work", type=Path, help="caches and checkpoints")
+    parser = table_parser(__doc__, data="recordings, made where they are not there yet", work="caches and checkpoints")
     parser.add_argument("--group", choices=list(groups()))
     parser.add_argument("--mode", default="decoded", help="the co-training mode that tuning chose")
     parser.add_argument("--family")
     parser.add_argument("--method")
     parser.add_argument("--labels", type=int)
-    parser.add_argument("--seed", type=int, action="append")
-    parser.add_argument("--part", default="0/1", help="which share of the runs, of how many")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--print", action="store_true", dest="show")
-    options = parser.parse_args()
+    options = parsed(parser)
     if options.show:
         print(policy_gap.markdown(read_rows(TABLE)))
         return
-    if options.data is None or options.work is None:
-        parser.error("--data and --work are needed to run")
-    torch.set_num_threads(options.threads)
     for entry, seed in _jobs(options):
         print(f"== {entry.family}, {entry.method}, {entry.labels} labels, seed {seed}", flush=True)
         add(entry, seed, run(entry, seed, options.data, options.work))
