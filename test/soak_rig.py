@@ -283,10 +283,11 @@ class Schedule:
         (Fast DDS #5737), or it says that it is active and not one of its reports, one each second, comes here.
         """
         text = self._log(life)
-        hears = not ("open_and_lock_file failed" in text and "publishers are there, and nothing comes" in text)
-        heard = self.record.phase(life) != "" or "active; commands are sent" not in text
-        self.rig.counts["deaf after SIGKILL"] += not (hears and heard)
-        return not (hears and heard)
+        hears_nobody = "open_and_lock_file failed" in text and "publishers are there, and nothing comes" in text
+        is_not_heard = "active; commands are sent" in text and not self.record.phase(life)
+        deaf = hears_nobody or is_not_heard
+        self.rig.counts["deaf after SIGKILL"] += deaf
+        return deaf
 
     def _commands_since(self, since_ns: int) -> bool:
         assert self.rig.life is not None
