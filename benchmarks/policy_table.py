@@ -55,6 +55,8 @@ HARDER = ("door-lock-v3", "lever-pull-v3", "handle-pull-v3", "handle-pull-side-v
 # Those of them in which 50 labels succeed half of the time or more, and 2 labels at least a quarter less often.
 TASKS = ("window-open-v3", "button-press-topdown-v3", "door-close-v3", "door-unlock-v3",
          "button-press-topdown-wall-v3", "faucet-close-v3", "reach-wall-v3", "lever-pull-v3")
+# What a motion model is trained on that shall never have seen the tasks of the table.
+OTHERS = tuple(task for task in (*CANDIDATES, *HARDER) if task not in TASKS)
 # Where modes and recipes are chosen: none of the above, and with one label each, which leaves room.
 TUNING_TASKS = ("drawer-open-v3", "plate-slide-v3", "faucet-open-v3", "window-close-v3", "button-press-v3",
                 "drawer-close-v3")
@@ -79,6 +81,7 @@ class Entry:
     method   "no video", "supervised IDM", "oracle", or the motion preset whose latents are used, and how
     labels   labelled demonstrations of each task
     options  dotted keys of cotraining that differ from the preset
+    seen     tasks whose video the motion model learns from; empty: those of the policy
     """
 
     family: str
@@ -88,6 +91,7 @@ class Entry:
     tasks: tuple[str, ...] = TASKS
     starts: range = STARTS
     options: dict[str, Any] = field(default_factory=dict)
+    seen: tuple[str, ...] = ()
 
     @property
     def preset(self) -> str:
@@ -121,7 +125,10 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
                 for method, labels in ((ORACLE, len(RECORDED)), (ALONE, 2), (ALONE, 5))]
     curve = [Entry("diffusion", method, labels, way) for labels in (1, 10, 20)
              for method, way in ((ALONE, "none"), (PLUS, mode), (SUPERVISED, "decoded"))]
-    return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve}
+    zero_shot = [Entry(family, f"{PLUS}, other tasks", labels, mode, seen=OTHERS)
+                 for labels, family in itertools.product((2, 5), FAMILIES)]
+    return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve,
+            "zero-shot": zero_shot}
 
 
 def _tuning(family: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -159,7 +166,8 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
     """Train one policy and try it from every start state."""
     recorded = load(entry.tasks, data)
     if entry.preset:
-        recorded = _with_latents(recorded, entry.preset, seed, work)
+        video = load(entry.seen, data) if entry.seen else recorded
+        recorded = _with_latents(recorded, entry.preset, seed, work, video)
     demonstrations = [e for episodes in recorded.values() for e in episodes[:entry.labels]]
     rest = [e.as_video() for episodes in recorded.values() for e in episodes[entry.labels:]]
     name = f"{'-'.join(map(str, entry.key))}-{seed}".replace(" ", "_").replace(",", "")
@@ -182,17 +190,19 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
     return dataclasses.replace(config, cotraining=cotraining)
 
 
-def _with_latents(recorded: dict[str, list[Episode]], preset: str, seed: int, work: Path) -> dict[str, list[Episode]]:
-    """The recordings with the latents of a motion model that was trained on them as video; kept below `work`."""
-    name = f"{preset}-{len(recorded)}-{seed}"
+def _with_latents(recorded: dict[str, list[Episode]], preset: str, seed: int, work: Path,
+                  seen: dict[str, list[Episode]]) -> dict[str, list[Episode]]:
+    """The recordings with the latents of a motion model that was trained on `seen` as video; kept below `work`."""
+    motion = f"{preset}-{len(seen)}-{seed}"
+    name = motion if seen is recorded else f"{motion}-of-{len(recorded)}"
     stored = work / "latents" / f"{name}.npz"
     episodes = [e for group in recorded.values() for e in group]
     if not stored.is_file():
-        video = [e.as_video() for e in episodes]
         config = with_options(load_motion_preset(preset), **{"loop.seed": seed, **_LOOP})
-        train_motion(video, config, work / "motion" / name, cache=work / "cache")
-        model = load_motion(work / "motion" / name)
-        labels = [label_clip(model, e) for e in video]
+        train_motion([e.as_video() for group in seen.values() for e in group], config, work / "motion" / motion,
+                     cache=work / "cache")
+        model = load_motion(work / "motion" / motion)
+        labels = [label_clip(model, e.as_video()) for e in episodes]
         stored.parent.mkdir(parents=True, exist_ok=True)
         part = stored.with_suffix(".part.npz")
         np.savez(part, latent=np.concatenate([label.latent for label in labels]),
@@ -227,7 +237,8 @@ def _done() -> set[tuple[str, str, int, int, int]]:
 
 def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
     every = groups(options.mode)
-    chosen = [*every["table"], *every["modes"], *every["curve"]] if options.group is None else every[options.group]
+    wanted = ("table", "modes", "curve", "zero-shot") if options.group is None else (options.group,)
+    chosen = [entry for group in wanted for entry in every[group]]
     jobs = [(entry, seed) for seed in options.seed or SEEDS for entry in chosen
             if options.family in (None, entry.family) and options.method in (None, entry.method)
             and options.labels in (None, entry.labels)]

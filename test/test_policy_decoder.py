@@ -54,8 +54,24 @@ def test_left_out_episodes_choose_strong_noise_where_latents_mislead() -> None:
     garbage = [dataclasses.replace(e, latent=rng.standard_normal((len(e), 40)).astype(np.float32))
                for e in demonstrations(2)]
     fitted = ActionDecoder.fit(garbage, config).fitted
-    assert fitted is not None and fitted.input_noise == 3.0
-    assert fitted.errors[0.01] > fitted.errors[3.0]
+    assert fitted is not None and fitted.input_noise[:2] == [3.0, 3.0]
+    assert fitted.errors[0.01][0] > fitted.errors[3.0][0]
+    assert max(fitted.gain[:2]) < 0.5, "and little of it is believed"
+
+
+def test_a_value_that_latents_do_not_tell_takes_no_accuracy_from_one_that_they_do() -> None:
+    rng = np.random.default_rng(1)
+    config = dataclasses.replace(DECODER, input_noise=(0.05, 3.0), steps=200, hidden=64, dropout=0.0)
+    shaken = [dataclasses.replace(e, action=np.column_stack([e.action[:, :2], rng.standard_normal((len(e), 4))])
+                                  .astype(np.float32)) for e in demonstrations(3) if e.action is not None]
+    decoder = ActionDecoder.fit(shaken, config)
+    assert decoder.fitted is not None and decoder.fitted.input_noise == [0.05, 0.05, 3.0, 3.0, 3.0, 3.0]
+    truth = episode("left", 50)
+    action, _ = decoder.decode(truth.as_video())
+    assert truth.action is not None
+    assert np.square(action - truth.action[:, [0, 1, 2, 2, 2, 2]])[:-2, :2].mean() < 0.2 * truth.action[:-2, :2].var()
+    told = [e.action[:, 2:].mean(0) for e in shaken if e.instruction == "left" and e.action is not None]
+    assert np.abs(action[:, 2:] - np.mean(told, axis=0)).max() < 0.5, "what is not told stays at its centre"
 
 
 def test_one_demonstration_is_enough_to_fit() -> None:

@@ -3,8 +3,11 @@
 Fitted on the labelled few: an ensemble of small networks predicts each action value as a distance from a centre, in
 spreads. A velocity's centre is rest and its spread is that of all demonstrations: no motion in the picture means no
 motion of the arm, in every task. Any other value has the mean and spread that the demonstrations of its instruction
-gave it: a gripper that stays shut stays shut, whatever the latents say. How strongly the networks are regularised
-is chosen by leaving whole episodes out.
+gave it: a gripper that stays shut stays shut, whatever the latents say.
+
+How strongly the networks are regularised is chosen for each action value by leaving whole episodes out, since what
+latents do not tell, such as a gripper that hardly moves, needs another strength than what they do. How much of a value
+that is no velocity is taken at all is found there too: nothing of one that is better guessed by its centre.
 """
 
 from __future__ import annotations
@@ -27,11 +30,11 @@ MIN_SPREAD = 1e-3  # of the action's spread over all demonstrations: keeps a con
 class DecoderConfig:
     """lags_s    seconds from the step to the start of each latent that is read; a latent at -gap ends at the step
     input_noise  candidate strengths: noise on the standardised latents while fitting
-    folds        parts that the demonstrations of each instruction are split into to choose among them
+    folds        parts that the demonstrations are split into to choose among them, by whole episodes
     """
 
     lags_s: tuple[float, ...] = (-0.1, -0.05, 0.0)
-    input_noise: tuple[float, ...] = (0.4, 0.8, 1.2)
+    input_noise: tuple[float, ...] = (0.1, 0.4, 1.2)
     dropout: float = 0.3
     members: int = 6
     folds: int = 5
@@ -50,17 +53,21 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well left-out episodes were decoded.
+    """How well left-out episodes were decoded. Lists have an item per action value.
 
-    r2           of each action value
+    r2           before gains
     input_noise  the strength that was chosen
-    errors       strength -> mean squared error, in spreads of the task
+    gain         share of the networks' distance from the centre that is taken
+    errors       strength -> mean squared error of each value before gains, in spreads of the task
+    residual     mean squared error after gains, over all values
     steps        labelled steps that it was fitted on
     """
 
     r2: list[float]
-    input_noise: float
-    errors: dict[float, float]
+    input_noise: list[float]
+    gain: list[float]
+    errors: dict[float, list[float]]
+    residual: float
     steps: int
 
 
@@ -72,7 +79,8 @@ class ActionDecoder:
         self._config, self.instructions = config, instructions
         self._latent_mean, self._latent_scale = latent
         self._centre, self._spread = centre, spread  # [tasks, A] each
-        self._networks: _Ensemble | None = None
+        self._networks: _Ensemble | None = None  # `members` for each strength that a value chose, in order
+        self._chosen: list[int] = []  # which of these strengths each action value chose
         self.fitted: Fit | None = None
 
     @classmethod
@@ -96,7 +104,7 @@ class ActionDecoder:
         inputs = torch.cat([decoder._inputs(e, size) for e in demonstrations])
         target = torch.from_numpy(((action - centre[task]) / spread[task]).astype(np.float32))
         fold = _folds(demonstrations, config.folds)
-        decoder._choose_and_fit(inputs, target, torch.from_numpy(known), torch.from_numpy(fold))
+        decoder._choose_and_fit(inputs, target, torch.from_numpy(known), torch.from_numpy(fold), velocities)
         return decoder
 
     def decode(self, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
@@ -112,9 +120,12 @@ class ActionDecoder:
                             f"its latents cannot be decoded; demonstrated: {', '.join(self.instructions)}")
         inputs = self._inputs(episode, len(self._latent_mean))
         with torch.inference_mode():
-            predicted = self._networks(inputs.expand(len(self._networks), -1, -1)).numpy()  # [members, T, A]
+            every = self._networks(inputs.expand(len(self._networks), -1, -1)).numpy()
+        every = every.reshape(-1, self._config.members, *every.shape[1:])  # [strengths, members, T, A]
+        gains = np.asarray(self.fitted.gain)
+        predicted = np.stack([every[row, ..., i] for i, row in enumerate(self._chosen)], axis=-1) * gains
         task = self.instructions.index(episode.instruction or "")
-        residual = self.fitted.errors[self.fitted.input_noise]
+        residual = self.fitted.residual
         confidence = residual / (residual + predicted.var(0).mean(-1))
         action = predicted.mean(0) * self._spread[task] + self._centre[task]
         return action.astype(np.float32), confidence.astype(np.float32)
@@ -129,28 +140,36 @@ class ActionDecoder:
             task[:, self.instructions.index(episode.instruction or "")] = 1.0
         return torch.from_numpy(np.concatenate([*(standard[r] for r in rows), task], 1).astype(np.float32))
 
-    def _choose_and_fit(self, inputs: Tensor, target: Tensor, known: Tensor, fold: Tensor) -> None:
-        config = self._config
-        folds = sorted(set(fold[fold >= 0].tolist()))
-        trials = [(noise, part) for noise in config.input_noise for part in folds]
-        used = torch.stack([known & (fold != part) for _, part in trials]) if trials else known[None][:0]
-        errors = dict.fromkeys(config.input_noise, 1.0)
-        squared = torch.ones_like(target)
-        if trials:
-            networks = self._train(inputs, target, used, torch.tensor([noise for noise, _ in trials]))
+    def _choose_and_fit(self, inputs: Tensor, target: Tensor, known: Tensor, fold: Tensor, velocities: int) -> None:
+        config, strengths = self._config, self._config.input_noise
+        folds = fold.unique().tolist() if len(fold.unique()) > 1 else []
+        # What networks give for the episodes that they did not see: [strengths, N, A]; rest where there is but one.
+        unseen = torch.zeros(len(strengths), *target.shape)
+        if folds:
+            trials = [(row, part) for row in range(len(strengths)) for part in folds]
+            used = torch.stack([known & (fold != part) for _, part in trials])
+            networks = self._train(inputs, target, used, torch.tensor([strengths[row] for row, _ in trials]))
             with torch.inference_mode():
-                off = (networks(inputs.expand(len(trials), -1, -1)) - target).square()  # [trials, N, A]
-            squared_of = {}
-            for noise in config.input_noise:
-                parts = [(known & (fold == p), off[i]) for i, (n, p) in enumerate(trials) if n == noise]
-                squared_of[noise] = torch.cat([error[left_out] for left_out, error in parts])
-                errors[noise] = float(squared_of[noise].mean())
-            squared = squared_of[min(errors, key=errors.__getitem__)]
-        best = min(errors, key=errors.__getitem__)
-        variance = target[known].var(0, correction=0).clamp_min(1e-6)
-        self.fitted = Fit((1 - squared.mean(0) / variance).tolist(), best, errors, int(known.sum()))
-        self._networks = self._train(inputs, target, known.expand(config.members, -1),
-                                     torch.full((config.members,), best))
+                given = networks(inputs.expand(len(trials), -1, -1))
+            for index, (row, part) in enumerate(trials):
+                unseen[row, fold == part] = given[index, fold == part]
+        target_known, unseen = target[known], unseen[:, known]
+        errors = (unseen - target_known).square().mean(1)  # [strengths, A]
+        # Where nothing was left out all errors are alike, and the middle strength serves.
+        best = errors.argmin(0) if folds else torch.full((target.shape[1],), len(strengths) // 2)
+        values = torch.arange(target.shape[1])
+        chosen = unseen[best, :, values].T  # [N, A]
+        gain = torch.ones(target.shape[1])
+        if folds:
+            gain[velocities:] = _gains(chosen, target_known)[velocities:]
+        variance = target_known.var(0, correction=0).clamp_min(1e-6)
+        needed = sorted(set(best.tolist()))
+        self._chosen = [needed.index(row) for row in best.tolist()]
+        self.fitted = Fit((1 - errors[best, values] / variance).tolist(), [strengths[row] for row in best.tolist()],
+                          gain.tolist(), dict(zip(strengths, errors.tolist(), strict=True)),
+                          float((chosen * gain - target_known).square().mean()), int(known.sum()))
+        noise = torch.tensor([strengths[row] for row in needed]).repeat_interleave(config.members)
+        self._networks = self._train(inputs, target, known.expand(len(noise), -1), noise)
 
     def _train(self, inputs: Tensor, target: Tensor, used: Tensor, noise: Tensor) -> _Ensemble:
         """Fit one network per row of `used` [M, N], each with its own input noise [M], all at once."""
@@ -219,11 +238,16 @@ def _latent_size(demonstrations: Sequence[Episode]) -> int:
     return size
 
 
+def _gains(given: Tensor, done: Tensor) -> Tensor:
+    """The share of each value [A] that leaves the least squared error, from what was given for unseen episodes and
+    what was done there, [N, A]: sum(given * done) / sum(given^2), within 0 and 1.
+    """
+    return ((given * done).sum(0) / given.square().sum(0).clamp_min(1e-9)).clamp(0.0, 1.0)
+
+
 def _folds(demonstrations: Sequence[Episode], count: int) -> np.ndarray:
-    """The fold of each step, int64 [N]: episodes of an instruction in turn; -1 (never left out) for an only episode."""
+    """The fold of each step, int64 [N]: whole episodes in turn; those of one instruction are in different ones."""
     names = [e.instruction or "" for e in demonstrations]
-    folds = []
-    for index, (name, episode) in enumerate(zip(names, demonstrations, strict=True)):
-        turn = names[:index].count(name) % count
-        folds.append(np.full(len(episode), turn if names.count(name) > 1 else -1))
-    return np.concatenate(folds)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    fold = {index: turn % count for turn, index in enumerate(order)}
+    return np.concatenate([np.full(len(episode), fold[index]) for index, episode in enumerate(demonstrations)])
