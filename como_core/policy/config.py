@@ -43,8 +43,8 @@ class AutoregressiveConfig:
     of copying them: noise of `input_noise` standard deviations, and a share `input_dropout` that it does not see.
     """
 
-    input_noise: float = 0.2
-    input_dropout: float = 0.3
+    input_noise: float = 0.5
+    input_dropout: float = 0.8
 
     def __post_init__(self) -> None:
         if self.input_noise < 0 or not 0 <= self.input_dropout <= 1:
