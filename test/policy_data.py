@@ -78,7 +78,7 @@ def config(mode: CotrainingMode = "none", steps: int = 30, state: bool = False, 
                    log_every=1),
         observation=ObservationConfig(SIZE, (16, 16, 16), 8, 32, state), family=family,
         network=NetworkConfig("transformer", 32, 2, 2), diffusion=DiffusionConfig(sampler, 6),
-        cotraining=CotrainingConfig(mode, decoder=DecoderConfig(lags_s=(-0.05, 0.0), members=2, steps=60, hidden=16)),
+        cotraining=CotrainingConfig(mode, decoder=DecoderConfig(lags_s=(-0.05, 0.0), members=2, steps=150, hidden=16)),
         chunk_steps=4, shift_px=0)
 
 
