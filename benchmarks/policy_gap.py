@@ -31,13 +31,14 @@ def table(runs: list[Row]) -> list[Row]:
 
 def markdown(rows: list[Row]) -> str:
     """Pooled success and gap closed, a line per method."""
-    lines = ["| tasks | family | labels | method | mode | seeds | success | gap closed |", "|" + "---|" * 8]
-    gaps = {_key(r) + (r["tasks"],): r for r in rows if "gap_closed" in r}
+    names = ("tasks", "starts", "family", "labels", "method", "mode", "seeds")
+    lines = ["| " + " | ".join(names) + " | success | gap closed |", "|" + "---|" * (len(names) + 2)]
+    gaps = {_key(r) + (r["tasks"], r["starts"]): r for r in rows if "gap_closed" in r}
     for r in rows:
         if r.get("task") == "all":
-            gap = gaps.get(_key(r) + (r["tasks"],))
+            gap = gaps.get(_key(r) + (r["tasks"], r["starts"]))
             closed = "" if gap is None else f"{gap['gap_closed']:.0%} [{gap['low']:.0%}, {gap['high']:.0%}]"
-            what = " | ".join(str(r[name]) for name in ("tasks", "family", "labels", "method", "mode", "seeds"))
+            what = " | ".join(str(r[name]) for name in names)
             rate = f"{r['k']}/{r['n']} = {r['success']:.1%} [{r['low']:.1%}, {r['high']:.1%}]"
             lines.append(f"| {what} | {rate} | {closed} |")
     return "\n".join(lines)
@@ -48,8 +49,12 @@ def _key(run: Row) -> tuple[Any, ...]:
 
 
 def _whole_key(run: Row) -> tuple[Any, ...]:
-    """With the tasks, since a method may stand in several tables."""
-    return *_key(run), tuple(run["successes"])
+    """With the tasks and how many start states of each, since a method may stand in several tables."""
+    return *_key(run), _tried(run)
+
+
+def _tried(run: Row) -> tuple[tuple[str, int], ...]:
+    return tuple((task, len(text)) for task, text in run["successes"].items())
 
 
 def _keys(runs: Iterable[Row]) -> list[tuple[Any, ...]]:
@@ -58,7 +63,7 @@ def _keys(runs: Iterable[Row]) -> list[tuple[Any, ...]]:
 
 def _head(run: Row) -> Row:
     return {"family": run["family"], "mode": run["mode"], "labels": run["labels"], "method": run["method"],
-            "tasks": len(run["successes"])}
+            "tasks": len(run["successes"]), "starts": len(next(iter(run["successes"].values())))}
 
 
 def _rate(text: str) -> Row:
@@ -74,12 +79,12 @@ def _by_task(run: Row) -> list[Row]:
 
 def _gap(runs: list[Row], key: tuple[Any, ...]) -> Row | None:
     """Row of gap_closed; None for what it is measured against, and where that is not there for the same seeds."""
-    family, method, labels, tasks = key
+    family, method, labels, tried = key
     if method in (ALONE, ORACLE):
         return None
-    mine = _successes(runs, family, method, labels, tasks)
-    alone = _successes(runs, family, ALONE, labels, tasks)
-    oracle = _successes(runs, family, ORACLE, None, tasks)
+    mine = _successes(runs, family, method, labels, tried)
+    alone = _successes(runs, family, ALONE, labels, tried)
+    oracle = _successes(runs, family, ORACLE, None, tried)
     seeds = sorted(mine.keys() & alone.keys() & oracle.keys())
     if not seeds:
         return None
@@ -100,9 +105,9 @@ def _gap(runs: list[Row], key: tuple[Any, ...]) -> Row | None:
             "n": int(three[0].size), "seeds": len(seeds)}
 
 
-def _successes(runs: list[Row], family: str, method: str, labels: int | None, tasks: tuple[str, ...]
+def _successes(runs: list[Row], family: str, method: str, labels: int | None, tried: tuple[tuple[str, int], ...]
                ) -> dict[int, np.ndarray]:
     """Seed -> successes [tasks, starts] of a method."""
-    return {run["seed"]: np.array([[float(c) for c in run["successes"][task]] for task in tasks]) for run in runs
-            if (run["family"], run["method"], tuple(run["successes"])) == (family, method, tasks)
+    return {run["seed"]: np.array([[float(c) for c in run["successes"][task]] for task, _ in tried]) for run in runs
+            if (run["family"], run["method"], _tried(run)) == (family, method, tried)
             and labels in (None, run["labels"])}

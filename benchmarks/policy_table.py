@@ -2,6 +2,7 @@
 
     python -m benchmarks.policy_table --data DIR --work DIR --group headroom  # which tasks leave room
     python -m benchmarks.policy_table --data DIR --work DIR --group tuning    # modes, on tasks outside the table
+    python -m benchmarks.policy_table --data DIR --work DIR --group recipe    # settings of training, on the same
     python -m benchmarks.policy_table --data DIR --work DIR                   # the table, hours; resumes
     python -m benchmarks.policy_table --print                                 # as Markdown
 
@@ -62,7 +63,7 @@ TUNING_TASKS = ("drawer-open-v3", "plate-slide-v3", "faucet-open-v3", "window-cl
                 "drawer-close-v3")
 RECORDED = range(30_000, 30_050)
 STARTS = range(40_000, 40_050)
-TUNING_STARTS, HEADROOM_STARTS = range(5000, 5020), range(5100, 5120)
+TUNING_STARTS, RECIPE_STARTS, HEADROOM_STARTS = range(5000, 5020), range(5000, 5040), range(5100, 5120)
 SEEDS = (0, 1, 2)
 FAMILIES = ("diffusion", "autoregressive")
 PLUS = "como-plus"
@@ -70,6 +71,14 @@ LATENTS = ("como", "rgb-difference", "vq", "continuous", PLUS)
 ALONE, SUPERVISED, ORACLE = "no video", "supervised IDM", "oracle"
 ROBOT = "config/interfaces/metaworld.yaml"
 RUNS, TABLE = FOLDER / "policy_runs.json", FOLDER / "policy_table.json"
+
+# What was tried of settings that are the same in every mode.
+RECIPES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("autoregressive", "80 % of inputs unseen", {}),
+    ("autoregressive", "30 % of inputs unseen",
+     {"autoregressive.input_noise": 0.2, "autoregressive.input_dropout": 0.3}),
+    ("diffusion", "2000 steps", {}), ("diffusion", "4000 steps", {"training.steps": 4000}),
+    ("diffusion", "8 noise draws", {"diffusion.noise_draws": 8}))
 
 _LOOP = {"loop.steps": 3000}
 
@@ -80,7 +89,7 @@ class Entry:
 
     method   "no video", "supervised IDM", "oracle", or the motion preset whose latents are used, and how
     labels   labelled demonstrations of each task
-    options  dotted keys of cotraining that differ from the preset
+    options  dotted keys of the policy that differ from the preset
     seen     tasks whose video the motion model learns from; empty: those of the policy
     """
 
@@ -100,9 +109,9 @@ class Entry:
         return name if name in LATENTS else ""
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
-        """What tells its runs from others, with the number of tasks."""
-        return self.family, self.method, self.labels, len(self.tasks)
+    def key(self) -> tuple[str, str, int, int, int]:
+        """What tells its runs from others, with the numbers of tasks and of start states."""
+        return self.family, self.method, self.labels, len(self.tasks), len(self.starts)
 
 
 def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
@@ -125,27 +134,31 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
                 for method, labels in ((ORACLE, len(RECORDED)), (ALONE, 2), (ALONE, 5))]
     curve = [Entry("diffusion", method, labels, way) for labels in (1, 10, 20)
              for method, way in ((ALONE, "none"), (PLUS, mode), (SUPERVISED, "decoded"))]
+    recipe = [Entry(family, f"{PLUS}, {name}", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, settings)
+              for family, name, settings in RECIPES]
+    recipe += [Entry(family, method, labels, tasks=TUNING_TASKS, starts=RECIPE_STARTS)
+               for method, labels in ((ALONE, 2), (ORACLE, len(RECORDED))) for family in FAMILIES]
     zero_shot = [Entry(family, f"{PLUS}, other tasks", labels, mode, seen=OTHERS)
                  for labels, family in itertools.product((2, 5), FAMILIES)]
     return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve,
-            "zero-shot": zero_shot}
+            "recipe": recipe, "zero-shot": zero_shot}
 
 
 def _tuning(family: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Four settings of each mode: the same effort for all three."""
-    heads = {f"latent weight {w:g}, share {s:g}": {"latent_weight": w, "video_share": s}
-             for w, s in ((0.1, 0.5), (0.3, 0.5), (1.0, 0.5))}
-    last: dict[str, dict[str, Any]] = {"latent weight 0.3, share 0.25": {"latent_weight": 0.3, "video_share": 0.25}}
-    if family == "diffusion":
-        last = {"latent weight 0.3, split at the encoder": {"latent_weight": 0.3, "split": "encoder"}}
-    shares = {f"share {s:g}": {"video_share": s} for s in (0.25, 0.5, 0.75, 0.9)}
-    return {"heads": heads | last,
-            "joint": heads | {"latent weight 0.3, share 0.25": {"latent_weight": 0.3, "video_share": 0.25}},
-            "decoded": shares}
+    weight, share_of = "cotraining.latent_weight", "cotraining.video_share"
+    weights = {f"latent weight {w:g}, share {s:g}": {weight: w, share_of: s}
+               for w, s in ((0.1, 0.5), (0.3, 0.5), (1.0, 0.5))}
+    less_video: dict[str, dict[str, Any]] = {"latent weight 0.3, share 0.25": {weight: 0.3, share_of: 0.25}}
+    apart: dict[str, dict[str, Any]] = {
+        "latent weight 0.3, split at the encoder": {weight: 0.3, "cotraining.split": "encoder"}}
+    return {"heads": weights | (apart if family == "diffusion" else less_video),
+            "joint": weights | less_video,
+            "decoded": {f"share {s:g}": {share_of: s} for s in (0.25, 0.5, 0.75, 0.9)}}
 
 
 def _unique(entries: list[Entry]) -> list[Entry]:
-    found: dict[tuple[str, str, int, int], Entry] = {}
+    found: dict[tuple[str, str, int, int, int], Entry] = {}
     for entry in entries:
         found.setdefault(entry.key, entry)
     return list(found.values())
@@ -186,8 +199,7 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
 
 def _config(entry: Entry, seed: int) -> PolicyConfig:
     config = load_policy_preset(entry.family, entry.mode, seed=seed)  # type: ignore[arg-type]
-    cotraining = dataclasses.replace(config.cotraining, guard_steps=0, **entry.options)
-    return dataclasses.replace(config, cotraining=cotraining)
+    return with_options(config, **{"cotraining.guard_steps": 0, **entry.options})
 
 
 def _with_latents(recorded: dict[str, list[Episode]], preset: str, seed: int, work: Path,
@@ -231,8 +243,9 @@ def add(entry: Entry, seed: int, trials: list[Trial]) -> None:
         write_rows(TABLE, policy_gap.table(runs))
 
 
-def _done() -> set[tuple[str, str, int, int, int]]:
-    return {(r["family"], r["method"], r["labels"], len(r["successes"]), r["seed"]) for r in read_rows(RUNS)}
+def _done() -> set[tuple[str, str, int, int, int, int]]:
+    return {(r["family"], r["method"], r["labels"], len(r["successes"]), len(next(iter(r["successes"].values()))),
+             r["seed"]) for r in read_rows(RUNS)}
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
