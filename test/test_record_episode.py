@@ -34,7 +34,8 @@ def test_a_recorded_episode_says_what_the_arm_did(start_node: Callable[..., Node
         started = client.trigger("record/start")
         assert started.success, started.message
         assert client.trigger("expert/start").success
-        assert wait_until(lambda: success[-1][1].data, TIMEOUT_S), "the expert did not press the button"
+        pressed = wait_until(lambda: bool(success) and success[-1][1].data, TIMEOUT_S)
+        assert pressed, "the expert did not press the button"
         assert client.trigger("expert/stop").success
         stopped = client.trigger("record/stop")
         assert stopped.success, stopped.message

@@ -86,7 +86,9 @@ def stop(client: RosClient) -> Trigger.Response:
 
 
 def messages_of(heard: list[tuple[float, DiagnosticArray]]) -> int:
-    """Messages of the episode under way, as the recorder's newest report says."""
+    """Messages of the episode under way, as the recorder's newest report says; 0 before the first is heard."""
+    if not heard:
+        return 0
     values = {v.key: v.value for s in heard[-1][1].status if s.name.endswith(": episode") for v in s.values}
     return int(values.get("messages", 0))
 
