@@ -58,7 +58,7 @@ TASKS = ("window-open-v3", "button-press-topdown-v3", "door-close-v3", "door-unl
          "button-press-topdown-wall-v3", "faucet-close-v3", "reach-wall-v3", "lever-pull-v3")
 # What a motion model is trained on that shall never have seen the tasks of the table.
 OTHERS = tuple(task for task in (*CANDIDATES, *HARDER) if task not in TASKS)
-# Where modes and recipes are chosen: none of the above, and with one label each, which leaves room.
+# Where modes and recipes are chosen: none of the above; the modes with one label each, which leaves room.
 TUNING_TASKS = ("drawer-open-v3", "plate-slide-v3", "faucet-open-v3", "window-close-v3", "button-press-v3",
                 "drawer-close-v3")
 RECORDED = range(30_000, 30_050)
@@ -179,8 +179,7 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
     """Train one policy and try it from every start state."""
     recorded = load(entry.tasks, data)
     if entry.preset:
-        video = load(entry.seen, data) if entry.seen else recorded
-        recorded = _with_latents(recorded, entry.preset, seed, work, video)
+        recorded = _with_latents(recorded, entry, seed, data, work)
     demonstrations = [e for episodes in recorded.values() for e in episodes[:entry.labels]]
     rest = [e.as_video() for episodes in recorded.values() for e in episodes[entry.labels:]]
     name = f"{'-'.join(map(str, entry.key))}-{seed}".replace(" ", "_").replace(",", "")
@@ -202,15 +201,16 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
     return with_options(config, **{"cotraining.guard_steps": 0, **entry.options})
 
 
-def _with_latents(recorded: dict[str, list[Episode]], preset: str, seed: int, work: Path,
-                  seen: dict[str, list[Episode]]) -> dict[str, list[Episode]]:
-    """The recordings with the latents of a motion model that was trained on `seen` as video; kept below `work`."""
-    motion = f"{preset}-{len(seen)}-{seed}"
-    name = motion if seen is recorded else f"{motion}-of-{len(recorded)}"
+def _with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
+                  ) -> dict[str, list[Episode]]:
+    """The recordings with the latents of a motion model that was trained on video of `seen`; kept below `work`."""
+    motion = f"{entry.preset}-{len(entry.seen or recorded)}-{seed}"
+    name = f"{motion}-of-{len(recorded)}" if entry.seen else motion
     stored = work / "latents" / f"{name}.npz"
     episodes = [e for group in recorded.values() for e in group]
     if not stored.is_file():
-        config = with_options(load_motion_preset(preset), **{"loop.seed": seed, **_LOOP})
+        seen = load(entry.seen, data) if entry.seen else recorded
+        config = with_options(load_motion_preset(entry.preset), **{"loop.seed": seed, **_LOOP})
         train_motion([e.as_video() for group in seen.values() for e in group], config, work / "motion" / motion,
                      cache=work / "cache")
         model = load_motion(work / "motion" / motion)

@@ -79,8 +79,7 @@ class ActionDecoder:
         self._config, self.instructions = config, instructions
         self._latent_mean, self._latent_scale = latent
         self._centre, self._spread = centre, spread  # [tasks, A] each
-        self._networks: _Ensemble | None = None  # `members` for each strength that a value chose, in order
-        self._chosen: list[int] = []  # which of these strengths each action value chose
+        self._networks: _Ensemble | None = None  # `members` for each strength that a value chose, weakest first
         self.fitted: Fit | None = None
 
     @classmethod
@@ -122,8 +121,9 @@ class ActionDecoder:
         with torch.inference_mode():
             every = self._networks(inputs.expand(len(self._networks), -1, -1)).numpy()
         every = every.reshape(-1, self._config.members, *every.shape[1:])  # [strengths, members, T, A]
-        gains = np.asarray(self.fitted.gain)
-        predicted = np.stack([every[row, ..., i] for i, row in enumerate(self._chosen)], axis=-1) * gains
+        needed = sorted(set(self.fitted.input_noise))
+        predicted = np.stack([every[needed.index(noise), ..., i] for i, noise in enumerate(self.fitted.input_noise)],
+                             axis=-1) * np.asarray(self.fitted.gain)
         task = self.instructions.index(episode.instruction or "")
         residual = self.fitted.residual
         confidence = residual / (residual + predicted.var(0).mean(-1))
@@ -150,25 +150,24 @@ class ActionDecoder:
             used = torch.stack([known & (fold != part) for _, part in trials])
             networks = self._train(inputs, target, used, torch.tensor([strengths[row] for row, _ in trials]))
             with torch.inference_mode():
-                given = networks(inputs.expand(len(trials), -1, -1))
+                every = networks(inputs.expand(len(trials), -1, -1))
             for index, (row, part) in enumerate(trials):
-                unseen[row, fold == part] = given[index, fold == part]
+                unseen[row, fold == part] = every[index, fold == part]
         target_known, unseen = target[known], unseen[:, known]
         errors = (unseen - target_known).square().mean(1)  # [strengths, A]
         # Where nothing was left out all errors are alike, and the middle strength serves.
         best = errors.argmin(0) if folds else torch.full((target.shape[1],), len(strengths) // 2)
         values = torch.arange(target.shape[1])
-        chosen = unseen[best, :, values].T  # [N, A]
+        given = unseen[best, :, values].T  # [N, A]
         gain = torch.ones(target.shape[1])
         if folds:
-            gain[velocities:] = _gains(chosen, target_known)[velocities:]
+            gain[velocities:] = _gains(given, target_known)[velocities:]
         variance = target_known.var(0, correction=0).clamp_min(1e-6)
-        needed = sorted(set(best.tolist()))
-        self._chosen = [needed.index(row) for row in best.tolist()]
-        self.fitted = Fit((1 - errors[best, values] / variance).tolist(), [strengths[row] for row in best.tolist()],
-                          gain.tolist(), dict(zip(strengths, errors.tolist(), strict=True)),
-                          float((chosen * gain - target_known).square().mean()), int(known.sum()))
-        noise = torch.tensor([strengths[row] for row in needed]).repeat_interleave(config.members)
+        chosen = [strengths[row] for row in best.tolist()]
+        self.fitted = Fit((1 - errors[best, values] / variance).tolist(), chosen, gain.tolist(),
+                          dict(zip(strengths, errors.tolist(), strict=True)),
+                          float((given * gain - target_known).square().mean()), int(known.sum()))
+        noise = torch.tensor(sorted(set(chosen))).repeat_interleave(config.members)
         self._networks = self._train(inputs, target, known.expand(len(noise), -1), noise)
 
     def _train(self, inputs: Tensor, target: Tensor, used: Tensor, noise: Tensor) -> _Ensemble:
