@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from como_core import config as configuration
 from como_core.cli.main import main
 from como_core.episode import Episode
 from como_core.formats.labels import LabelFile, read_labels, sha256_of, write_labels
-from como_core.formats.manifest import LabelledSource, Manifest, relative_to, write_manifest
+from como_core.formats.manifest import LabelledSource, Manifest, read_manifest, relative_to, write_manifest
 from como_core.formats.rosbag import BagWriter, read_bag
 from como_core.formats.video import read_video, write_video
 from como_core.policy.checkpoint import load_policy
@@ -144,6 +145,18 @@ def test_a_broken_bag_among_good_ones_is_skipped_and_named(data: Path, tmp_path:
     assert _train(data, tmp_path / "run", "--demos", data / "bags", tmp_path / "broken.mcap") == 0
     said = capsys.readouterr().out
     assert "4 demonstrations, 0 labelled videos, 1 skipped" in said and "broken.mcap" in said
+
+
+def test_a_damaged_label_file_costs_its_recording_alone(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    film = data / "videos" / "left" / "100.mp4"
+    labelled = data / "damaged"  # beside the recordings, which the manifest names from where it lies
+    shutil.copytree(data / "relabeled", labelled)
+    damaged = next(labelled / entry.labels for entry in read_manifest(labelled).labelled
+                   if (labelled / entry.source).resolve() == film.resolve())
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert _train(data, tmp_path / "run", "--demos", data / "bags", "--videos", labelled) == 0
+    said = capsys.readouterr().out
+    assert "4 demonstrations, 3 labelled videos, 1 skipped" in said and damaged.name in said
 
 
 def test_demonstrations_without_an_instruction_are_left_out_where_others_have_one(

@@ -10,7 +10,7 @@ from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.bag_layout import find_bags
 from como_core.formats.bag_writer import BagError
-from como_core.formats.labels import read_labels
+from como_core.formats.labels import LabelError, read_labels
 from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
 from como_core.formats.rosbag import note_of
 from como_core.formats.source_files import resolved_source
@@ -79,10 +79,16 @@ def recorded_interface(demos: Sequence[Path]) -> Interface:
 
 
 def require_one_model(folders: Iterable[Path]) -> None:
-    """Raise ComoError, naming the label file, unless all labels in `folders` have one motion model and one gap."""
+    """Raise ComoError, naming the label file, unless all labels in `folders` have one motion model and one gap.
+
+    A damaged label file costs its recording alone, which whoever reads that recording says.
+    """
     first: tuple[Path, str, float] | None = None
     for file in _label_files(folders):
-        labels = read_labels(file)
+        try:
+            labels = read_labels(file)
+        except LabelError:
+            continue
         model, gap_s = labels.model, labels.gap_s
         if first is None:
             first = file, model, gap_s
