@@ -95,6 +95,11 @@ class Episode:
         return replace(self.without_actions(), state=None)
 
     @property
+    def trust(self) -> np.ndarray:
+        """How far pseudo labels are to be trusted, float32 [T] in [0, 1]: 1 where nobody said."""
+        return np.ones(len(self), np.float32) if self.confidence is None else self.confidence
+
+    @property
     def duration_s(self) -> float:
         """Seconds from the first to the last timestamp."""
         return float(self.timestamps[-1] - self.timestamps[0]) if len(self) else 0.0

@@ -205,17 +205,13 @@ def shifted(frames: np.ndarray, up: np.ndarray, left: np.ndarray) -> np.ndarray:
 
 def _trust(episode: Episode, pseudo: bool) -> np.ndarray:
     """Weight of each step's action, float32 [T]; pseudo-actions count by their confidence where `pseudo` says so."""
-    confidence = np.ones(len(episode)) if episode.confidence is None else episode.confidence
-    trust = np.where(episode.provenance == Provenance.PSEUDO, confidence if pseudo else 0.0, 1.0)
+    trust = np.where(episode.provenance == Provenance.PSEUDO, episode.trust if pseudo else 0.0, 1.0)
     return np.where(episode.provenance == Provenance.NONE, 0.0, trust).astype(np.float32)
 
 
 def _latent_trust(episode: Episode) -> np.ndarray:
     """Weight of each step's latent, float32 [T]: 1 where nobody said how far it is to be trusted."""
-    if episode.latent is None:
-        return np.zeros(len(episode), np.float32)
-    known = np.ones(len(episode)) if episode.confidence is None else episode.confidence
-    return known.astype(np.float32)
+    return np.zeros(len(episode), np.float32) if episode.latent is None else episode.trust.astype(np.float32)
 
 
 def _per_step(episodes: Sequence[Episode], values: Sequence[Any]) -> np.ndarray:

@@ -91,7 +91,7 @@ class Normaliser:
 
 
 def _of_latents(episodes: Sequence[Episode]) -> Affine | None:
-    found = [e.latent if e.confidence is None else e.latent[e.confidence > 0] for e in episodes if e.latent is not None]
+    found = [e.latent[e.trust > 0] for e in episodes if e.latent is not None]
     return Affine.fit(np.concatenate(found)) if found else None
 
 
