@@ -87,6 +87,18 @@ def test_confidence_falls_where_the_networks_disagree() -> None:
     assert decoder.decode(strange)[1].mean() < 0.8 * decoder.decode(video)[1].mean()
 
 
+def test_doubtful_latents_count_less_and_the_end_of_a_clip_as_its_last_latent() -> None:
+    decoder, video = ActionDecoder.fit(demonstrations(), dataclasses.replace(DECODER, doubtful=0.2)), videos(1)[0]
+    believed = decoder.decode(video)[1]
+    assert np.all(believed > 0.3), "its last two steps have no latent of their own"
+    spoilt = video.trust.copy()
+    spoilt[5], spoilt[8:10], spoilt[-3] = 0.02, 0.0, 0.1
+    share = decoder.decode(dataclasses.replace(video, confidence=spoilt))[1] / believed
+    np.testing.assert_allclose(share, [*[1] * 5, 0.1, 1, 1, 0, 0, *[1] * 11, 0.5, 0.5, 0.5], atol=0.05)
+    trusting = ActionDecoder.fit(demonstrations(), dataclasses.replace(DECODER, doubtful=0.0))
+    assert np.all(trusting.decode(dataclasses.replace(video, confidence=spoilt))[1] > 0.8 * believed)
+
+
 def test_steps_without_a_label_take_the_nearest_label_in_time() -> None:
     given = dataclasses.replace(videos(1)[0], confidence=np.array([1, 0, 0, 0.5] + [0] * 20, np.float32))
     assert nearest_labelled(given, given.timestamps)[:5].tolist() == [0, 0, 3, 3, 3]

@@ -31,6 +31,8 @@ class DecoderConfig:
     """lags_s    seconds from the step to the start of each latent that is read; a latent at -gap ends at the step
     input_noise  candidate strengths: noise on the standardised latents while fitting
     folds        parts that the demonstrations are split into to choose among them, by whole episodes
+    doubtful     latents of less confidence than this count less, in proportion: most of whole clips have more, those of
+                 cuts and broken pictures less (docs/relabel.md); 0 trusts all alike
     """
 
     lags_s: tuple[float, ...] = (-0.1, -0.05, 0.0)
@@ -38,6 +40,7 @@ class DecoderConfig:
     dropout: float = 0.3
     members: int = 6
     folds: int = 5
+    doubtful: float = 0.2
     hidden: int = 64
     steps: int = 300
     learning_rate: float = 3e-3
@@ -47,6 +50,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if not self.lags_s or not self.input_noise:
             raise ValueError("lags_s and input_noise need one value or more each")
+        if not 0 <= self.doubtful <= 1:
+            raise ValueError(f"doubtful must lie in [0, 1], got {self.doubtful}")
         if min(self.members, self.hidden, self.steps) < 1 or self.folds < 2 or not 0 <= self.dropout < 1:
             raise ValueError("members, hidden and steps must be 1 or more, folds 2 or more, dropout in [0, 1)")
 
@@ -110,8 +115,10 @@ class ActionDecoder:
         """Actions float32 [T, A] and confidence float32 [T] of an episode with latents.
 
         Confidence is the share of the expected squared error that left-out demonstrations had too: it falls where the
-        networks disagree. Raises ComoError where the latents are missing or of another size, or the instruction has no
-        demonstration.
+        networks disagree, and where the latent is doubtful. At the end of a clip, where no latent says what the last
+        actions led to, the one before is taken for them, and is trusted as it was there: a policy that was shown no
+        action there would stop short of the goal (docs/policy.md). Raises ComoError where the latents are missing or
+        of another size, or the instruction has no demonstration.
         """
         assert self._networks is not None and self.fitted is not None, "fit makes decoders"
         if (episode.instruction or "") not in self.instructions:
@@ -126,9 +133,16 @@ class ActionDecoder:
                              axis=-1) * np.asarray(self.fitted.gain)
         task = self.instructions.index(episode.instruction or "")
         residual = self.fitted.residual
-        confidence = residual / (residual + predicted.var(0).mean(-1))
+        confidence = self._believed(episode) * residual / (residual + predicted.var(0).mean(-1))
         action = predicted.mean(0) * self._spread[task] + self._centre[task]
         return action.astype(np.float32), confidence.astype(np.float32)
+
+    def _believed(self, episode: Episode) -> np.ndarray:
+        """How far the latent of each step is believed, [T] in [0, 1]; behind the last one, as that is."""
+        if not self._config.doubtful:
+            return np.ones(len(episode))
+        last = int(np.flatnonzero(episode.trust > 0)[-1])
+        return np.minimum(1.0, episode.trust[np.minimum(np.arange(len(episode)), last)] / self._config.doubtful)
 
     def _inputs(self, episode: Episode, size: int) -> Tensor:
         """Standardised latents at each lag and the instruction, float32 [T, lags * D + tasks]."""
@@ -221,7 +235,7 @@ def require_latents(episode: Episode, size: int) -> np.ndarray:
 
 def nearest_labelled(episode: Episode, times_s: np.ndarray) -> np.ndarray:
     """Row of the labelled step nearest to each of `times_s`; steps of confidence 0 have no label (the last gap)."""
-    labelled = np.arange(len(episode)) if episode.confidence is None else np.flatnonzero(episode.confidence > 0)
+    labelled = np.flatnonzero(episode.trust > 0)
     if not len(labelled):
         raise ComoError(f"{episode.source}: no label of confidence above 0; it is shorter than the frame gap")
     stamps = episode.timestamps[labelled]
