@@ -16,14 +16,16 @@ starts at one control period and never goes back, whatever is reset. Without pub
 from __future__ import annotations
 
 import queue
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import rclpy
@@ -47,6 +49,7 @@ from como_ros.running import run_node
 from como_ros.sim_messages import EpisodeStart, observation_message
 
 _POLL_S = 0.1
+_END_TIMEOUT_S = 3.0
 RESET_TIMEOUT_S = 30.0  # building a task and its renderer takes seconds on a busy machine
 PARAMETERS = (
     Parameter("env", "metaworld:reach-v3", "Environment, suite:task; applied at start and by sim/reset"),
@@ -84,6 +87,7 @@ class SimNode(Node):
         self._episode: EpisodeStart | None = None
         self._success: bool | None = None
         self._pacer = Pacer()
+        self._interrupted = False
         self._make_publishers()
         self._listen()
         self.create_service(Trigger, "sim/reset", self._on_reset)
@@ -97,25 +101,53 @@ class SimNode(Node):
         thread = threading.Thread(target=_spin, args=(executor,), name="callbacks", daemon=True)
         thread.start()
         try:
-            self._await_episode()
-            self._pacer.restart()  # the first picture of a scene takes a second
-            while rclpy.ok():
-                self._wait()
-                self._advance()
+            with self._interrupted_between_periods():
+                self._await_episode()
+                self._pacer.restart()  # the first picture of a scene takes a second
+                while self._going():
+                    self._wait()
+                    self._advance()
         finally:
-            executor.shutdown(timeout_sec=1.0)
-            thread.join(1.0)
+            self._end(executor, thread)
 
     def close(self) -> None:
         """Free the renderers."""
         for env in self._envs.values():
             env.close()
 
+    def _end(self, executor: SingleThreadedExecutor, thread: threading.Thread) -> None:
+        """End the callbacks; an executor that is shut down while its thread waits in it may crash."""
+        rclpy.try_shutdown()
+        ends_s = time.monotonic() + _END_TIMEOUT_S
+        while thread.is_alive() and time.monotonic() < ends_s:
+            while not self._resets.empty():
+                self._resets.get_nowait().answer.cancel()
+            thread.join(_POLL_S)
+        if not thread.is_alive():
+            executor.shutdown()
+
+    def _going(self) -> bool:
+        return rclpy.ok() and not self._interrupted
+
+    @contextmanager
+    def _interrupted_between_periods(self) -> Iterator[None]:
+        """Ctrl-C is obeyed at the end of a period: EGL may crash or hang where a picture that was being rendered is
+        given up.
+        """
+        def note(number: int, frame: FrameType | None) -> None:
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def _await_episode(self) -> None:
         """Publish the first instant of the first episode, which sim/reset asks for where autostart is false."""
         wish: _Reset | None = None
         while self._episode is None:
-            if not rclpy.ok():
+            if not self._going():
                 return
             with suppress(queue.Empty):
                 wish = self._resets.get(timeout=_POLL_S)

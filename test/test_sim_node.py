@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -181,3 +183,28 @@ def test_without_a_clock_it_waits_for_a_reset_and_stamps_with_the_walls_time(
         stamps_s = [stamp_ns(message.header.stamp) / 1e9 for _, message in poses]
         assert abs(stamps_s[-1] - time.time()) < 5 and np.all(np.diff(stamps_s) > 0) and not clocks
         assert json.loads(answer.message)["episode"] == 1
+
+
+_INTERRUPTED_WHILE_RENDERING = """
+import os, signal, sys
+from como_core.simulation.metaworld import MetaWorld
+from como_ros import sim_node
+
+render = MetaWorld.render
+
+def interrupted(self, camera=None):
+    os.kill(os.getpid(), signal.SIGINT)
+    picture = render(self, camera)
+    print("whole", flush=True)
+    return picture
+
+MetaWorld.render = interrupted
+sys.exit(sim_node.main())
+"""
+
+
+def test_ctrl_c_while_a_picture_is_rendered_lets_it_be_finished(ros_domain: dict[str, str]) -> None:
+    """EGL crashed in one of twenty such ends where the picture was given up."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_WHILE_RENDERING], env={**os.environ, **ros_domain},
+                          capture_output=True, text=True, timeout=60.0)
+    assert done.returncode == 0 and done.stdout == "whole\n", done.stdout + done.stderr
