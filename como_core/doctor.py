@@ -77,7 +77,10 @@ def torch() -> Finding:
         gpus = [library.cuda.get_device_properties(i) for i in range(library.cuda.device_count())]
         devices = ", ".join(f"cuda:{i} {gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for i, gpu in enumerate(gpus))
         return Finding("torch", OK, f"torch {library.__version__}, {devices}")
-    return Finding("torch", OK, f"torch {library.__version__}, no GPU, {os.cpu_count()} CPU cores")
+    from como_core.training.precision import resolved
+
+    numbers = {"bf16": "bfloat16", "no": "float32"}[resolved("auto", library.device("cpu"))]
+    return Finding("torch", OK, f"torch {library.__version__}, no GPU, {os.cpu_count()} CPU cores, trains in {numbers}")
 
 
 def ros() -> Finding:

@@ -141,7 +141,7 @@ def test_the_command_trains_on_a_mixture_and_accounts_for_it(
     (["gap_s"], r"option 'gap_s': expected KEY=VALUE"),
     (["gap_s=fast"], "gap_s: expected a number, got 'fast'"),
     (["gap_s=[1"], r"option 'gap_s=\[1': '\[1' is no value"),
-    (["loop.precision=fp16"], "loop.precision: 'fp16' is not one of no, bf16"),
+    (["loop.precision=fp16"], "loop.precision: 'fp16' is not one of auto, bf16, no"),
 ])
 def test_options_that_do_not_fit_are_refused_with_the_nearest(
         places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:

@@ -18,6 +18,7 @@ from como_core.motion.mixture import Mixture
 from como_core.motion.model import MotionModel
 from como_core.motion.train import REPORT, MotionLoss, time_motion_steps, train
 from como_core.motion.train_data import TrainingData, open_training_data
+from como_core.training.precision import resolved
 
 _MATRIX = 2048
 
@@ -30,8 +31,9 @@ def learning_rows(name: str, config: MotionConfig, clips: list[Path], work: Path
     config = dataclasses.replace(config, loop=loop)
     data = open_training_data(episodes, Mixture.of_one("clips", len(episodes)), config, None, work / "cache")
     flops = flops_per_step(data, config)
-    bf16 = config.loop.precision == "bf16"
-    dtype, device = torch.bfloat16 if bf16 else torch.float32, torch.device("cpu")
+    device = torch.device("cpu")
+    bf16 = resolved(config.loop.precision, device) == "bf16"
+    dtype = torch.bfloat16 if bf16 else torch.float32
     counted = max(5, steps // 4)
     drawing: list[float] = []
 

@@ -24,6 +24,7 @@ from como_core.formats.cache_room import make_room
 from como_core.motion.backbone import PretrainedBackbone
 from como_core.motion.config import MotionConfig
 from como_core.motion.model import to_pixels
+from como_core.training.precision import autocast, resolved
 from como_core.training.progress import Progress
 
 # Where no limit is given. Features are many times the size of the frames, and worth it only as long as reading them
@@ -44,7 +45,7 @@ def cached_features(backbone: PretrainedBackbone, cache: FrameCache, config: Mot
     moves to `device`.
     """
     shape = (len(cache.frames), backbone.width, backbone.cells, backbone.cells)
-    path = cache.path / f"features-{_key(backbone, config)}.bin"
+    path = cache.path / f"features-{_key(backbone, config, device)}.bin"
     needed = 2 * int(np.prod(shape))
     if not path.exists():
         why = _no_room(cache, needed, f"features of {shape[0]:,} frames", limit_gb)
@@ -97,7 +98,7 @@ def _append(file: IO[bytes], done: int, backbone: PretrainedBackbone, cache: Fra
     with Progress(len(cache.frames), "features", "frames", done) as progress:
         for start in range(done, len(cache.frames), _BATCH):
             frames = torch.from_numpy(cache.frames[start:start + _BATCH].copy()).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.loop.precision == "bf16"):
+            with autocast(config.loop.precision, device):
                 grid = backbone(to_pixels(frames)).half().cpu()
             if not torch.isfinite(grid).all():
                 return False
@@ -106,7 +107,8 @@ def _append(file: IO[bytes], done: int, backbone: PretrainedBackbone, cache: Fra
     return True
 
 
-def _key(backbone: PretrainedBackbone, config: MotionConfig) -> str:
+def _key(backbone: PretrainedBackbone, config: MotionConfig, device: torch.device) -> str:
     """What features depend on beside the frames, in whose folder the file lies."""
-    contents = [_VERSION, backbone.sha256, backbone.layer, config.image_size, config.loop.precision]
+    contents = [_VERSION, backbone.sha256, backbone.layer, config.image_size,
+                resolved(config.loop.precision, device)]
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]

@@ -16,9 +16,9 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from como_core import config as configuration
 from como_core.ahead import Ahead
 from como_core.errors import ComoError
 from como_core.training.ema import Ema
+from como_core.training.precision import Precision, autocast, resolved
 from como_core.training.progress import Progress
 from como_core.training.ranks import Device, join, mean_over_ranks, on_cpu, wait_for_all
 from como_core.training.state import load_state, restore, save_state
@@ -49,7 +50,8 @@ class LoopConfig:
     The rate warms up linearly over `warmup_steps`, then falls by a cosine to the fraction `final_rate` of itself.
 
     batch_size  of a step, over all processes
-    precision  "bf16" runs the forward pass under bfloat16 autocast; the weights stay float32
+    precision  of the forward pass: "bf16", bfloat16 autocast; "no", float32; "auto", bf16 where the device multiplies
+               in it. The weights stay float32
     ema_decay  average of the weights that the model holds at the end; None: the last weights
     """
 
@@ -62,7 +64,7 @@ class LoopConfig:
     final_rate: float = 0.05
     clip_norm: float = 1.0
     ema_decay: float | None = None
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     seed: int = 0
     save_every: int = 200
     log_every: int = 20
@@ -134,7 +136,9 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas,
                                   fused=True)
     ema = Ema(model, config.ema_decay) if config.ema_decay else None
-    ident = {"loop": configuration.to_dict(config), "run": configuration.to_dict(identity)}
+    # Another machine may come to another precision, and so to another curve.
+    run_as = replace(config, precision=resolved(config.precision, accelerator.device))
+    ident = {"loop": configuration.to_dict(run_as), "run": configuration.to_dict(identity)}
     state = load_state(directory, ident)
     history, done = History(), 0
     if state:
@@ -210,8 +214,7 @@ class _Run:
     def _step(self, step: int, batch: Any, loss: Loss) -> dict[str, float]:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(step)
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(self.config.precision, self.accelerator.device):
             terms = loss(self.wrapped, batch)
         means = mean_over_ranks(torch.stack([term.detach().float() for term in terms.values()]))
         values = dict(zip(terms, means.tolist(), strict=True))

@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from torch import nn
 
 from como_core.training.loop import LoopConfig, Loss, Sample
+from como_core.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def time_steps(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig,
         batch = sample(np.random.default_rng(step))
         drawn = time.perf_counter()
         batch = send_to_device(batch, place)
-        with torch.autocast(place.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(config.precision, place):
             total = loss(model, batch)["loss"]
         optimiser.zero_grad()
         total.backward()
