@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks import motion_data
 from benchmarks.command_line import parsed, table_parser
+from benchmarks.frozen_backbone import frozen_backbone
 from benchmarks.motion_conditions import CONDITIONS, changed
 from benchmarks.motion_pages import pages
 from benchmarks.results import Results, Row, share
@@ -33,6 +34,7 @@ from como_core.motion.train import train
 RESULTS = Results("motion")
 SEEDS = (0, 1, 2)
 PLUS = "como-plus"
+CONTRASTED = ("continuous", "como-v1", "como", PLUS)  # where Td and Tcl may show
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Entry:
 
     labels     demonstrations per task whose actions training may read, beside the video
     condition  how the pictures of training and measuring are changed
+    frozen     whether the backbone is a frozen vision model, instead of patches that are learned with the rest
     splits     of motion_data.SPLITS
     """
 
@@ -49,15 +52,17 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     labels: int = 0
     condition: str = "plain"
+    frozen: bool = False
     splits: tuple[str, ...] = ("test",)
 
-    def config(self, seed: int) -> MotionConfig:
-        return with_options(load_preset(self.preset), **{"loop.seed": seed, **self.options})
+    def config(self, seed: int, **further: Any) -> MotionConfig:
+        return with_options(load_preset(self.preset), **{"loop.seed": seed, **self.options, **further})
 
 
 # Rows of the main table that are printed again at the head of a group, to compare with.
 BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "latent size": (PLUS,), "gap": (PLUS,),
-          "contrast": ("como", "como-v1"), "conditions": ("continuous", "como-v1", "como", PLUS)}
+          "budget": ("como", PLUS), "contrast": ("como", "como-v1"), "conditions": CONTRASTED,
+          "frozen features": CONTRASTED}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
 
 
@@ -72,11 +77,14 @@ def groups() -> dict[str, list[Entry]]:
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
+        "budget": [Entry(f"{name}, {steps} steps", name, {"loop.steps": steps}, splits=EVERYWHERE)
+                   for steps in (9000,) for name in (PLUS, "como")],
         "contrast": [Entry("como, weight of Tcl 0.05", "como", {"loss.contrast": 0.05}),
                      Entry("como, weight of Tcl 0.05, negatives of the batch", "como",
                            {"loss.contrast": 0.05, "loss.negatives": "batch"})],
         "conditions": [Entry(f"{name}, {condition}", name, condition=condition)
-                       for condition in CONDITIONS for name in ("continuous", "como-v1", "como", PLUS)],
+                       for condition in CONDITIONS for name in CONTRASTED],
+        "frozen features": [Entry(f"{name}, frozen MAE", name, frozen=True) for name in CONTRASTED],
     }
 
 
@@ -86,11 +94,13 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Row]:
     condition = changed(entry.condition)
     out = work / "runs" / f"{entry.name.replace(' ', '_').replace(',', '')}-{seed}"
     video = [episode.as_video() for episode in condition(motion_data.load("train", data))]
+    backbone = ({"backbone.kind": "pretrained", "backbone.model": str(frozen_backbone(video, work / "mae"))}
+                if entry.frozen else {})
     demonstrations = motion_data.load("demonstrations", data) if entry.labels else []
     few = [episode for episodes in _by_task(condition(demonstrations)).values() for episode in episodes[:entry.labels]]
     # A quarter of each batch is labelled, where there are labels.
     mixture = Mixture(("video", "labelled"), np.repeat([0, 1], [len(video), len(few)]), (3.0, 1.0)) if few else None
-    model, _ = train([*video, *few], entry.config(seed), out, cache=work / "cache", mixture=mixture)
+    model, _ = train([*video, *few], entry.config(seed, **backbone), out, cache=work / "cache", mixture=mixture)
     rows: list[Row] = []
     for split in entry.splits:
         measures = Measures(audit=split == "test", seeds=1)
