@@ -72,10 +72,6 @@ ALONE, SUPERVISED, ORACLE = "no video", "supervised IDM", "oracle"
 ROBOT = "config/interfaces/metaworld.yaml"
 RUNS, TABLE = FOLDER / "policy_runs.json", FOLDER / "policy_table.json"
 
-# The setting of each mode that tuning chose; of `decoded` no share of video stood out (docs/policy.md).
-TUNED: dict[str, dict[str, Any]] = {"heads": {"cotraining.latent_weight": 1.0},
-                                    "joint": {"cotraining.latent_weight": 0.3}, "decoded": {}}
-
 # What was tried of settings that are the same in every mode.
 RECIPES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("autoregressive", "80 % of inputs unseen", {}),
@@ -125,7 +121,7 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
         table += [Entry(family, ALONE, labels), Entry(family, PLUS, labels, mode),
                   Entry(family, SUPERVISED, labels, "decoded"), Entry(family, ORACLE, len(RECORDED)),
                   *(Entry(family, name, labels, mode) for name in LATENTS if name != PLUS)]
-    modes = [Entry(family, f"como, {way}", 2, way, options=TUNED[way])
+    modes = [Entry(family, f"como, {way}", 2, way)
              for family in FAMILIES for way in ("heads", "joint", "decoded") if way != mode]
     tuned: list[Entry] = []
     for family in FAMILIES:

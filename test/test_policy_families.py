@@ -76,6 +76,18 @@ def test_video_without_actions_trains_the_trunk(family: Family, mode: Cotraining
     assert moved == {"encoder", "head"}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("mode", "given", "weight"), [("heads", {}, 1.0), ("joint", {}, 0.3),
+                                                       ("heads", {"latent_weight": 0.5}, 0.5)])
+def test_latents_weigh_what_tuning_found(family: Family, mode: CotrainingMode, given: dict[str, float], weight: float
+                                         ) -> None:
+    torch.manual_seed(0)
+    model = PolicyModel(settings(family, mode, **given), SIZES)
+    awake(model)
+    found = losses(model, batch())
+    torch.testing.assert_close(found["loss"], found["action"] + weight * found["latent"])
+
+
 @pytest.mark.parametrize("split", ["trunk", "encoder"])
 def test_heads_share_what_the_split_says(split: str) -> None:
     torch.manual_seed(0)

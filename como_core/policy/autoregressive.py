@@ -31,7 +31,7 @@ class AutoregressiveHead(nn.Module):
         width, context = config.network.width, config.observation.width
         self._steps, self._mode = config.chunk_steps, config.cotraining.mode
         self._noise, self._dropout = config.autoregressive.input_noise, config.autoregressive.input_dropout
-        self._latent_weight = config.cotraining.latent_weight
+        self._latent_weight = config.cotraining.weight_of_latents
         self.begin = nn.Linear(context, width)
         self.trunk = Transformer(config.network, config.chunk_steps * (2 if self._mode == "joint" else 1), context,
                                  causal=True)

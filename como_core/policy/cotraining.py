@@ -17,6 +17,8 @@ from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit, require_
 
 CotrainingMode = Literal["none", "decoded", "heads", "joint"]
 LATENT_MODES = ("heads", "joint")
+# What the loss of latents weighs where nobody said, as tuning found it for both families (docs/policy.md).
+TUNED_WEIGHTS = {"heads": 1.0, "joint": 0.3}
 VELOCITY_KINDS = ("ee_twist", "joint_velocity")
 
 
@@ -26,7 +28,7 @@ class CotrainingConfig:
                    fitted on the labelled few. heads (CoMo's): a head for actions and one for latents on one trunk.
                    joint: latents and actions are predicted together
     video_share    share of each batch that comes from video
-    latent_weight  of the latents' loss beside that of the actions (heads, joint)
+    latent_weight  of the latents' loss beside that of the actions (heads, joint); None: TUNED_WEIGHTS
     split          where the heads part: `trunk`, at its end; `encoder`, behind the observation encoder (heads,
                    diffusion)
     decoder        how latents are decoded (decoded)
@@ -35,7 +37,7 @@ class CotrainingConfig:
 
     mode: CotrainingMode = "decoded"
     video_share: float = 0.5
-    latent_weight: float = 0.3
+    latent_weight: float | None = None
     split: Literal["trunk", "encoder"] = "trunk"
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     guard_steps: int = 0
@@ -45,8 +47,13 @@ class CotrainingConfig:
             raise ValueError(f"guard_steps must be 0 or more, got {self.guard_steps}")
         if not 0 <= self.video_share <= 1:
             raise ValueError(f"video_share must lie in [0, 1], got {self.video_share}")
-        if self.latent_weight < 0:
+        if self.latent_weight is not None and self.latent_weight < 0:
             raise ValueError(f"latent_weight must be 0 or more, got {self.latent_weight}")
+
+    @property
+    def weight_of_latents(self) -> float:
+        """`latent_weight`, or that of the mode."""
+        return TUNED_WEIGHTS.get(self.mode, 0.0) if self.latent_weight is None else self.latent_weight
 
     @property
     def predicts_latents(self) -> bool:

@@ -26,7 +26,7 @@ class DiffusionHead(nn.Module):
         super().__init__()
         self._shape = (config.chunk_steps, action_size)
         self._draws, self._mode = config.diffusion.noise_draws, config.cotraining.mode
-        self._latent_weight = config.cotraining.latent_weight
+        self._latent_weight = config.cotraining.weight_of_latents
         self._sampler = make_sampler(config.diffusion.sampler, config.diffusion.steps)
         self._apart = self._mode == "heads" and config.cotraining.split == "encoder"
         width, streams = config.observation.width, {"action": action_size}
