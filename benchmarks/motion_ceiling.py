@@ -1,0 +1,90 @@
+"""What keeps a linear probe of z below one of the true motion, as docs/motion.md tells it.
+
+    python -m benchmarks.motion_ceiling --data DIR --work DIR      # trains como-plus as the main table does; probes
+    python -m benchmarks.motion_ceiling --print
+
+The same probe, on the same pairs of the test split, of z and of the hand's true displacement, each alone and beside
+    place        products with where the hand is at frame t (its measured x, y, z): what the picture makes of a motion
+                 depends on where it happens, and a linear probe of z cannot know
+    neighbours   the same of the pairs 0.05 s before and after: an arm follows its commands with a delay
+No z of the table is given any of these: they say where the rest lies, not how good z is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import motion_data
+from benchmarks.command_line import parsed, table_parser
+from benchmarks.motion_table import PLUS, groups, trained
+from benchmarks.results import FOLDER, Row, averaged, cell, read_rows, write_rows
+from como_core.motion.measure.eye import Eye, encode_all
+from como_core.motion.measure.probe import run_probe
+from como_core.motion.measure.question import Question
+from como_core.motion.measure.recordings import Recordings
+from como_core.motion.model import MotionModel
+from como_core.motion.targets import Target
+
+RUNS = FOLDER / "motion_ceiling_runs.json"
+SPLIT = "test"
+_NEIGHBOURS = 2  # frames, 0.025 s each
+_HAND = 3  # the first values of the state: the hand's x, y, z
+
+
+def probes(model: MotionModel, name: str, seed: int, data: Path, work: Path) -> list[Row]:
+    """R2 of every probe, with its interval over recordings."""
+    recordings = Recordings.of(model, motion_data.load(SPLIT, data), None, work / "cache")
+    question = Question.of(recordings, list(motion_data.ACTIONS), Target())
+    assert question is not None and recordings.state is not None, "the split has actions and states"
+    pairs = recordings.pairs
+    place = recordings.state[pairs.first, :_HAND]
+    place = (place - place.mean(axis=0)) / place.std(axis=0)
+    beside: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "": lambda values: values,
+        " and place": lambda values: np.concatenate(
+            [values, *(values * place[:, k:k + 1] for k in range(_HAND))], axis=1),
+        " and neighbours": lambda values: np.concatenate(
+            [values, *(values[_shifted(pairs.episode, k)] for k in (-_NEIGHBOURS, _NEIGHBOURS))], axis=1)}
+    latent = encode_all(Eye(model), recordings.cache.frames, pairs).latent
+    motion = (recordings.state[pairs.second] - recordings.state[pairs.first])[:, :_HAND]
+    command = f"python -m benchmarks.motion_ceiling --only {name!r} --seed {seed}"
+    rows = []
+    for what, values in (("z", latent), ("true motion", motion)):
+        for more, of in beside.items():
+            found = run_probe(what + more, of(values)[question.rows], question.target, question.episode)
+            score = found.r2()
+            rows.append({"preset": name, "split": SPLIT, "section": "probe", "features": what + more, "metric": "r2",
+                         "mean": score.mean, "low": score.low, "high": score.high, "n": question.recordings,
+                         "seeds": 1, "verdict": None, "command": command, "seed": seed})
+    return rows
+
+
+def _shifted(episode: np.ndarray, by: int) -> np.ndarray:
+    """For each pair, the pair `by` places on of the same recording, its last or first one at the ends: int [P]."""
+    starts = np.searchsorted(episode, episode, side="left")
+    ends = np.searchsorted(episode, episode, side="right") - 1
+    return np.clip(np.arange(len(episode)) + by, starts, ends)
+
+
+def main() -> None:
+    """Probe what is not probed yet, or print the table."""
+    parser = table_parser(__doc__, data="episodes, made where they are not there yet", work="caches and checkpoints")
+    parser.add_argument("--only", default=PLUS, help="a row of the motion table by its name")
+    options = parsed(parser)
+    if options.show:
+        print("| R2, linear | seeds | of | value |\n|---|---|---|---|")
+        for row in averaged(read_rows(RUNS)):
+            print(f"| {row['features']} | {row['seeds']} | {row['preset']} | {cell(row)} |")
+        return
+    entry = next(entry for entries in groups().values() for entry in entries if entry.name == options.only)
+    for seed in options.seed or (0,):
+        rows = [row for row in read_rows(RUNS) if (row["preset"], row["seed"]) != (entry.name, seed)]
+        model = trained(entry, seed, options.data, options.work)
+        write_rows(RUNS, rows + probes(model, entry.name, seed, options.data, options.work))
+
+
+if __name__ == "__main__":
+    main()
