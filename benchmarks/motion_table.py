@@ -61,7 +61,7 @@ class Entry:
 
 
 # Rows of the main table that are printed again at the head of a group, to compare with.
-BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "latent size": (PLUS,), "gap": (PLUS,),
+BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "place": (PLUS,), "latent size": (PLUS,), "gap": (PLUS,),
           "budget": (PLUS,), "contrast": ("como", "como-v1"), "conditions": CONTRASTED,
           "frozen features": CONTRASTED}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
@@ -75,6 +75,7 @@ def groups() -> dict[str, list[Entry]]:
                    for count in (2, 5)],
         "ablation": [Entry(f"{PLUS}, not antisymmetric", PLUS, {"inverse.antisymmetric": False}, splits=EVERYWHERE),
                      Entry(f"{PLUS}, decoder of como-v1", PLUS, {"forward.kind": "conv"}, splits=EVERYWHERE)],
+        "place": [Entry(f"{PLUS}, placed", PLUS, {"inverse.placed": True}, splits=EVERYWHERE)],
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
@@ -105,11 +106,12 @@ def trained(entry: Entry, seed: int, data: Path, work: Path) -> MotionModel:
 def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Row]:
     """Train and measure one row with one training seed: flat rows, see `Evaluation.flat_rows`."""
     command = f"python -m benchmarks.motion_table --only {entry.name!r} --seed {seed}"
+    measured = {split: motion_data.load(split, data) for split in entry.splits}  # what lacks is said before the work
     condition, model = changed(entry.condition), trained(entry, seed, data, work)
     rows: list[Row] = []
-    for split in entry.splits:
+    for split, episodes in measured.items():
         measures = Measures(audit=split == "test", seeds=1)
-        report = evaluate(model, condition(motion_data.load(split, data)), motion_data.ACTIONS, cache=work / "cache",
+        report = evaluate(model, condition(episodes), motion_data.ACTIONS, cache=work / "cache",
                           measures=measures)
         rows += report.flat_rows(entry.name, split, command)
     return [{**row, "seed": seed} for row in rows]

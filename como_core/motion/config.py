@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from como_core import config
+from como_core.motion.place import BLOCKS
 from como_core.resources import resources
 from como_core.training.loop import LoopConfig
 
@@ -61,6 +62,8 @@ class InverseDynamicsConfig:
                    the difference in RGB, of its own)
     antisymmetric  z(a, b) is half of what the encoder says of (a, b) minus what it says of (b, a): z(b, a) is
                    -z(a, b), two equal frames have z = 0, and what both frames look like cancels
+    placed         z is a code and its products with where the motion is seen (`place.in_place`): d_z / 4 numbers of it
+                   are free
     kind           `conv`: convolutions over both streams, stacked cell by cell. `qformer`: learned queries attend to
                    the tokens of both streams
     width          conv: channels of the two streams together; qformer: width of a token
@@ -71,6 +74,7 @@ class InverseDynamicsConfig:
     frame: bool = True
     motion: Literal["difference", "future", "rgb"] = "difference"
     antisymmetric: bool = False
+    placed: bool = False
     kind: Literal["conv", "qformer"] = "conv"
     width: int = 96
     hidden: int = 256
@@ -237,16 +241,29 @@ class MotionConfig:
         pieces = {"inverse.queries": self.inverse.queries if self.inverse.kind == "qformer" else 1,
                   "bottleneck.tokens": self.bottleneck.tokens if self.bottleneck.kind == "vq" else 1}
         for name, count in pieces.items():
-            if self.latent_size % count:
-                raise ValueError(f"latent_size must be a multiple of {name} = {count}, got {self.latent_size}")
+            if self.latent_size % (count * self._blocks):
+                raise ValueError(f"latent_size must be a multiple of {name} = {count}"
+                                 f"{f' times {self._blocks} (inverse.placed)' if self.inverse.placed else ''}, "
+                                 f"got {self.latent_size}")
         if self.loss.feature and not self.backbone.fixed:
             raise ValueError("loss.feature needs a frozen backbone: features that training moves are no target")
         if (self.loss.kl > 0) != (self.bottleneck.kind == "variational"):
             raise ValueError("loss.kl and bottleneck.kind: variational go together; one is given without the other")
         if self.forward.kind == "warp" and not self.forward.residual:
             raise ValueError("forward.kind: warp moves frame t and so is residual; set forward.residual to true")
+        if self.bottleneck.kind == "vq" and self.inverse.placed:
+            raise ValueError("bottleneck.kind: vq cannot be placed: products of codes are no codes")
         if self.bottleneck.kind == "vq" and self.inverse.antisymmetric:
             raise ValueError("bottleneck.kind: vq cannot be antisymmetric: codes have no sign")
+
+    @property
+    def code_size(self) -> int:
+        """Numbers that come out of the bottleneck: all of z, or those that are put in their place."""
+        return self.latent_size // self._blocks
+
+    @property
+    def _blocks(self) -> int:
+        return BLOCKS if self.inverse.placed else 1
 
 
 def presets() -> list[str]:

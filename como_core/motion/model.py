@@ -21,6 +21,7 @@ from como_core.motion.bottleneck import Bottleneck, reversed_code
 from como_core.motion.config import MotionConfig
 from como_core.motion.forward_dynamics import ForwardDynamics
 from como_core.motion.inverse import make_inverse
+from como_core.motion.place import in_place
 from como_core.training.checkpoint import CheckpointError, load_checkpoint
 from como_core.training.ranks import named_device
 
@@ -41,7 +42,7 @@ class MotionModel(nn.Module):
         # No bias: the difference of two embeddings is the embedding of the difference.
         self.rgb = nn.Conv2d(3, width, patch, stride=patch, bias=False) if config.inverse.motion == "rgb" else None
         self.inverse = make_inverse(config.inverse, width, cells)
-        self.bottleneck = Bottleneck(config.bottleneck, self.inverse.tokens, self.inverse.out, config.latent_size,
+        self.bottleneck = Bottleneck(config.bottleneck, self.inverse.tokens, self.inverse.out, config.code_size,
                                      narrow=config.inverse.kind == "qformer")
         self.forward_dynamics = ForwardDynamics(
             config.forward, config.latent_size, config.image_size, config.loss.pixels_predicted,
@@ -71,10 +72,16 @@ class MotionModel(nn.Module):
 
     def latent(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """z, [B, D], of the features of frame t and frame t + n."""
-        return self.bottleneck.finish(self.code(first, second))[0]
+        return self._finished(first, second)[0]
+
+    def _finished(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """z, [B, D], and loss terms of the bottleneck's own."""
+        code, own = self.bottleneck.finish(self.code(first, second))
+        width = self.backbone.width
+        return in_place(code, first[:, :width], second[:, :width]) if self.config.inverse.placed else code, own
 
     def code(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """What the bottleneck makes z of: z itself, or what is quantised or drawn from."""
+        """What the bottleneck makes z of: z itself, what is quantised or drawn from, or what is put in its place."""
         if not self.config.inverse.antisymmetric:
             return self._one_way(first, second)
         ways = self._one_way(torch.cat([first, second]), torch.cat([second, first]))
@@ -103,7 +110,7 @@ class MotionModel(nn.Module):
         """
         loss, known = self.config.loss, known or {}
         a, b = self.features(first, known.get("first")), self.features(second, known.get("second"))
-        z, own = self.bottleneck.finish(self.code(a, b))
+        z, own = self._finished(a, b)
         grid = a[:, :self.backbone.width]
         out = {"latent": z, **own, **self.forward_dynamics(first, z, grid if loss.feature else None)}
         if loss.feature:
