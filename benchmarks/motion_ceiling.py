@@ -6,6 +6,7 @@
 The same probe, on the same pairs of the test split, of z and of the hand's true displacement, each alone and beside
     place        products with where the hand is at frame t (its measured x, y, z): what the picture makes of a motion
                  depends on where it happens, and a linear probe of z cannot know
+    seen place   products with where the picture changes, which needs no state: what `inverse.placed` makes z of
     neighbours   the same of the pairs 0.05 s before and after: an arm follows its commands with a delay
 No z of the table is given any of these: they say where the rest lies, not how good z is.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks import motion_data
 from benchmarks.command_line import parsed, table_parser
@@ -26,12 +28,14 @@ from como_core.motion.measure.probe import run_probe
 from como_core.motion.measure.question import Question
 from como_core.motion.measure.recordings import Recordings
 from como_core.motion.model import MotionModel
+from como_core.motion.place import place
 from como_core.motion.targets import Target
 
 RUNS = FOLDER / "motion_ceiling_runs.json"
 SPLIT = "test"
 _NEIGHBOURS = 2  # frames, 0.025 s each
 _HAND = 3  # the first values of the state: the hand's x, y, z
+_CHUNK = 256  # pairs at a time
 
 
 def probes(model: MotionModel, name: str, seed: int, data: Path, work: Path) -> list[Row]:
@@ -40,12 +44,11 @@ def probes(model: MotionModel, name: str, seed: int, data: Path, work: Path) -> 
     question = Question.of(recordings, list(motion_data.ACTIONS), Target())
     assert question is not None and recordings.state is not None, "the split has actions and states"
     pairs = recordings.pairs
-    place = recordings.state[pairs.first, :_HAND]
-    place = (place - place.mean(axis=0)) / place.std(axis=0)
+    measured, seen = recordings.state[pairs.first, :_HAND], _seen_places(model, recordings)
     beside: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "": lambda values: values,
-        " and place": lambda values: np.concatenate(
-            [values, *(values * place[:, k:k + 1] for k in range(_HAND))], axis=1),
+        " and place": lambda values: _products(values, measured),
+        " and seen place": lambda values: _products(values, seen),
         " and neighbours": lambda values: np.concatenate(
             [values, *(values[_shifted(pairs.episode, k)] for k in (-_NEIGHBOURS, _NEIGHBOURS))], axis=1)}
     latent = encode_all(Eye(model), recordings.cache.frames, pairs).latent
@@ -60,6 +63,20 @@ def probes(model: MotionModel, name: str, seed: int, data: Path, work: Path) -> 
                          "mean": score.mean, "low": score.low, "high": score.high, "n": question.recordings,
                          "seeds": 1, "verdict": None, "command": command, "seed": seed})
     return rows
+
+
+def _products(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """values [P, D] and their products with each number of place [P, C], of unit spread: [P, D (1 + C)]."""
+    scaled = (place - place.mean(axis=0)) / place.std(axis=0)
+    return np.concatenate([values, *(values * column[:, None] for column in scaled.T)], axis=1)
+
+
+def _seen_places(model: MotionModel, recordings: Recordings) -> np.ndarray:
+    """Where each pair's picture changes, see `motion.place`: [P, 3]."""
+    eye, frames, pairs = Eye(model), recordings.cache.frames, recordings.pairs
+    chunks = np.array_split(np.arange(len(pairs)), len(pairs) // _CHUNK + 1)
+    return torch.cat([place(eye.look(frames[pairs.first[c]]).features, eye.look(frames[pairs.second[c]]).features)
+                      for c in chunks]).numpy()
 
 
 def _shifted(episode: np.ndarray, by: int) -> np.ndarray:
