@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
-import gymnasium_robotics
-import mujoco
 import numpy as np
 
 from como_core.episode import Episode
@@ -17,6 +15,10 @@ from como_core.simulation.experts import NOISE_MEMORY, NOISE_STD_RANGE
 from como_core.simulation.graphics import select_backend
 
 select_backend()
+
+import gymnasium_robotics  # noqa: E402  # both read MUJOCO_GL when they are imported
+import mujoco  # noqa: E402
+
 gymnasium.register_envs(gymnasium_robotics)
 
 _STEP_M = 0.05  # what an action of 1 moves the gripper's target by
