@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from motion_clips import squares, tiny
 
 from como_core.config import with_options
+from como_core.motion.clip import label_clip
 from como_core.motion.config import MotionConfig, load_preset
-from como_core.motion.model import MotionModel
+from como_core.motion.model import MotionModel, load_motion
 from como_core.motion.place import BLOCKS, in_place, place
+from como_core.motion.train import train
 
 OPTIONS = {"inverse.placed": True, "inverse.antisymmetric": True, "loop.precision": "no"}
 
@@ -102,6 +107,17 @@ def test_training_moves_the_encoder_through_the_products(kind: str) -> None:
     out["latent"][:, 16:].square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.bottleneck.to_code.parameters()
                if p.ndim > 1)
+
+
+def test_it_trains_loads_and_labels(tmp_path: Path) -> None:
+    clips = squares(6)
+    trained, history = train(clips, tiny("como-plus", **{"inverse.placed": True, "loop.steps": 40}), tmp_path / "run")
+    assert history.loss[-1] < history.loss[0]
+    loaded = load_motion(tmp_path / "run")
+    assert loaded.config.inverse.placed
+    labels = label_clip(loaded, clips[0])
+    assert labels.latent.shape == (30, 16) and np.all(np.isfinite(labels.latent))
+    np.testing.assert_array_equal(labels.latent, label_clip(trained, clips[0]).latent)
 
 
 @pytest.mark.parametrize(("options", "message"), [
