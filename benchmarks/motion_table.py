@@ -61,9 +61,9 @@ class Entry:
 
 
 # Rows of the main table that are printed again at the head of a group, to compare with.
-BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "place": (PLUS,), "latent size": (PLUS,), "gap": (PLUS,),
-          "budget": (PLUS,), "contrast": ("como", "como-v1"), "conditions": CONTRASTED,
-          "frozen features": CONTRASTED}
+BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "place": (PLUS, f"{PLUS}, d_z 256"),
+          "latent size": (PLUS,), "gap": (PLUS,), "budget": (PLUS,), "contrast": ("como", "como-v1"),
+          "conditions": CONTRASTED, "frozen features": CONTRASTED}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
 
 
@@ -75,7 +75,9 @@ def groups() -> dict[str, list[Entry]]:
                    for count in (2, 5)],
         "ablation": [Entry(f"{PLUS}, not antisymmetric", PLUS, {"inverse.antisymmetric": False}, splits=EVERYWHERE),
                      Entry(f"{PLUS}, decoder of como-v1", PLUS, {"forward.kind": "conv"}, splits=EVERYWHERE)],
-        "place": [Entry(f"{PLUS}, placed", PLUS, {"inverse.placed": True}, splits=EVERYWHERE)],
+        "place": [Entry(f"{PLUS}, placed", PLUS, {"inverse.placed": True}, splits=EVERYWHERE),
+                  Entry(f"{PLUS}, placed, d_z 256", PLUS, {"inverse.placed": True, "latent_size": 256},
+                        splits=EVERYWHERE)],
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
