@@ -50,6 +50,14 @@ def test_it_is_the_same_for_both_directions_and_finite_at_rest() -> None:
     assert torch.equal(place(first, first), torch.zeros(1, 3))
 
 
+def test_it_is_as_exact_under_autocast() -> None:
+    first, second = changed(3, 12, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = place(first, second)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, place(first, second))
+
+
 def test_z_is_the_code_and_its_products() -> None:
     first, second = changed(3, 12, 2)
     code = torch.randn(1, 5)
@@ -74,9 +82,11 @@ def test_what_is_linear_at_every_place_is_linear_in_z() -> None:
     z = in_place(code, torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs]))
 
     def error(features: torch.Tensor) -> float:
-        return float((features @ torch.linalg.lstsq(features, motion).solution - motion).square().mean())
+        # Row and spread are the same for all, so that some products repeat others: a rank is asked for, not a solution.
+        weights = torch.linalg.pinv(features.double(), rtol=1e-4) @ motion.double()
+        return float((features.double() @ weights - motion.double()).square().mean())
 
-    assert error(z) < 0.25 * error(code)
+    assert error(z) < 0.25 * error(code), (error(z), error(code))
 
 
 def test_swapped_frames_have_the_opposite_z_and_equal_frames_none() -> None:

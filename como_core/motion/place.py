@@ -28,14 +28,17 @@ def in_place(code: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> t
 def place(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """x and y of the centre of what changes between two grids [B, C, h, w], and its spread, of about unit size: [B, 3].
 
-    Where nothing changes it is the middle of the picture, of usual spread.
+    Where nothing changes it is the middle of the picture, of usual spread. Float32 also under autocast: a spread is a
+    small difference of large numbers.
     """
     change = (second.float() - first.float()).square().sum(dim=1)  # [B, h, w]
     share = change / change.sum(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     rows, columns = ((2 * torch.arange(n, device=share.device) + 1) / n - 1 for n in share.shape[1:])
     by_row, by_column = share.sum(dim=2), share.sum(dim=1)
-    y, x = by_row @ rows, by_column @ columns
-    spread = (by_row @ rows.square() - y.square() + by_column @ columns.square() - x.square()).clamp_min(0).sqrt()
+    with torch.autocast(share.device.type, enabled=False):
+        y, x = by_row @ rows, by_column @ columns
+        square = by_row @ rows.square() + by_column @ columns.square()
+    spread = (square - y.square() - x.square()).clamp_min(0).sqrt()
     known = share.sum(dim=(1, 2)) > 0.5
     spread = torch.where(known, (spread - _USUAL_SPREAD) / _SPREAD_UNIT, 0.0)
     return torch.stack([x / _UNIT, y / _UNIT, spread], dim=1)
