@@ -19,6 +19,7 @@ from como_core.errors import ComoError
 from como_core.interface import load_interface
 from como_core.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from como_core.training.loop import LoopConfig, TrainingError, fit
+from como_core.training.progress import Progress
 from como_core.training.ranks import named_device
 
 INTERFACE = Path(__file__).parents[1] / "config/interfaces/metaworld.yaml"
@@ -198,3 +199,15 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_seed_below_0_is_refused() -> None:
     with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
         LoopConfig(steps=5, seed=-1)
+
+
+def test_slow_steps_are_told_once_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal each step that takes long has a line, and the last one is that of the end."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    with Progress(3, "slow") as progress:
+        for _ in range(3):
+            progress.advance()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in said] == ["1/3", "2/3", "3/3"]
+    assert "left" in said[0] and "took" in said[-1]

@@ -47,7 +47,7 @@ class Progress:
         now = time.monotonic()
         if self._bar:
             self._bar.update(self._task, completed=self.done, note=self._text(now))
-        elif now - self._last_line >= PLAIN_INTERVAL_S:
+        elif self.done < self.total and now - self._last_line >= PLAIN_INTERVAL_S:  # the end has a line of its own
             self._last_line = now
             print(f"{self.title}: {self.done}/{self.total} {self._text(now)}, {self._left(now)} left", flush=True)
 
