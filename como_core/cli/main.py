@@ -11,6 +11,7 @@ import errno
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,9 @@ EXAMPLES = {
 }
 
 
+_OPTION = re.compile(r"--|-[A-Za-z]$")  # a negative number is none
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `como` on `argv` (default: the command line) and return its exit code.
 
@@ -142,9 +146,27 @@ def _run(words: list[str]) -> int:
         return int(function(rest) or 0)
     import tyro  # not needed for `como --help`, which so comes at once
 
-    result = tyro.cli(function, args=rest, prog=" ".join(("como", *verb)), description=_description(function),
-                      config=(tyro.conf.FlagCreatePairsOff,))
+    result = tyro.cli(function, args=_gathered(rest), prog=" ".join(("como", *verb)),
+                      description=_description(function), config=(tyro.conf.FlagCreatePairsOff,))
     return int(result or 0)
+
+
+def _gathered(words: Sequence[str]) -> list[str]:
+    """The values of an option that is given several times behind its first one: `--data a --data b` is `--data a b`.
+
+    Of such an option tyro takes the last and says nothing of the others. One that has a single value is refused by it
+    when it then has two.
+    """
+    options: dict[str, list[str]] = {}  # name -> itself and its values; words before any option are under ""
+    for word in words:
+        name, sign, value = word.partition("=") if _OPTION.match(word) else ("", "", "")
+        if name:
+            current = options.setdefault(name.replace("_", "-"), [name])
+            current += [value] if sign else []
+        else:
+            current = current if options else options.setdefault("", [])
+            current.append(word)
+    return [word for found in options.values() for word in found]
 
 
 def _description(function: Callable[..., Any]) -> str:
