@@ -209,15 +209,20 @@ def como(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("words", "gathered"), [
     ("run --data a --steps 3 --data b c --set x=1 --set=y=2", "run --data a b c --steps 3 --set x=1 y=2"),
     ("run other --data a -o out", "run other --data a -o out"), ("--data a -o out --data b", "--data a b -o out"),
-    ("--cache_limit 1 --cache-limit 2", "--cache_limit 1 2"), ("--lag -1 --lag -2", "--lag -1 -2"), ("", ""),
-    ("--dry-run --dry-run", "--dry-run")])
+    ("--held_out 1 --held-out -2", "--held_out 1 -2"), ("--steps 5 --data a --steps 6", "--steps 5 --data a --steps 6"),
+    ("", ""), ("--dry-run --dry-run", "--dry-run --dry-run")])
 def test_an_option_given_twice_has_the_values_of_both(words: str, gathered: str) -> None:
-    assert cli._gathered(words.split()) == gathered.split()
+    assert cli._gathered(words.split(), {"data", "set", "held-out"}) == gathered.split()
+
+
+def test_which_options_take_several_values_is_read_from_the_verb() -> None:
+    verbs = cli.commands()
+    assert cli._of_several_values(verbs["motion", "train"].function()) >= {"data", "set"}
+    assert {"demos", "videos", "set"} <= cli._of_several_values(verbs["policy", "train"].function())
+    assert "steps" not in cli._of_several_values(verbs["motion", "train"].function())
 
 
 def test_no_setting_is_dropped_silently(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["motion", "train", "--data", str(tmp_path), "-o", str(tmp_path / "out")]
     assert cli.main([*words, "--set", "inverse.placed=true", "--set", "latent_size=30"]) == 2
     assert "times 4 (inverse.placed), got 30" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        cli.main([*words, "--steps", "5", "--steps", "6"])

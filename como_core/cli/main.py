@@ -13,7 +13,8 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,27 +147,38 @@ def _run(words: list[str]) -> int:
         return int(function(rest) or 0)
     import tyro  # not needed for `como --help`, which so comes at once
 
-    result = tyro.cli(function, args=_gathered(rest), prog=" ".join(("como", *verb)),
+    result = tyro.cli(function, args=_gathered(rest, _of_several_values(function)), prog=" ".join(("como", *verb)),
                       description=_description(function), config=(tyro.conf.FlagCreatePairsOff,))
     return int(result or 0)
 
 
-def _gathered(words: Sequence[str]) -> list[str]:
-    """The values of an option that is given several times behind its first one: `--data a --data b` is `--data a b`.
+def _gathered(words: Sequence[str], several: Collection[str]) -> list[str]:
+    """The values of an option of `several` that is given again behind its first: `--data a --data b` is `--data a b`.
 
-    Of such an option tyro takes the last and says nothing of the others. One that has a single value is refused by it
-    when it then has two.
+    Of any option tyro takes the last and says nothing of the others, which suits only one that has a single value.
     """
-    options: dict[str, list[str]] = {}  # name -> itself and its values; words before any option are under ""
-    for word in words:
-        name, sign, value = word.partition("=") if _OPTION.match(word) else ("", "", "")
-        if name:
-            current = options.setdefault(name.replace("_", "-"), [name])
-            current += [value] if sign else []
-        else:
-            current = current if options else options.setdefault("", [])
+    options: dict[str, list[str]] = {}  # name, or place where the last counts -> the option and its values
+    current = options.setdefault("", [])
+    for place, word in enumerate(words):
+        if not _OPTION.match(word):
             current.append(word)
+            continue
+        name, sign, value = word.partition("=")
+        key = name.lstrip("-").replace("_", "-")
+        current = options.setdefault(key if key in several else f"{place} {key}", [name])
+        current += [value] if sign else []
     return [word for found in options.values() for word in found]
+
+
+def _of_several_values(function: Callable[..., Any]) -> set[str]:
+    """Names of the options of a verb that take any number of values."""
+    found = set()
+    for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
+        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        given = [extra.name for extra in extras if getattr(extra, "name", None)]
+        if typing.get_origin(kind) is list or typing.get_args(kind)[-1:] == (Ellipsis,):
+            found.add((given or [parameter])[0].replace("_", "-"))
+    return found
 
 
 def _description(function: Callable[..., Any]) -> str:
