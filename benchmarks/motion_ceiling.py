@@ -22,8 +22,8 @@ import torch
 from benchmarks import motion_data
 from benchmarks.command_line import parsed, table_parser
 from benchmarks.motion_table import PLUS, groups, trained
-from benchmarks.results import FOLDER, Row, averaged, cell, read_rows, write_rows
-from como_core.motion.measure.eye import Eye, encode_all
+from benchmarks.results import Results, Row, cell
+from como_core.motion.measure.eye import Eye, encode_all, look_at_pairs
 from como_core.motion.measure.probe import run_probe
 from como_core.motion.measure.question import Question
 from como_core.motion.measure.recordings import Recordings
@@ -31,7 +31,7 @@ from como_core.motion.model import MotionModel
 from como_core.motion.place import place
 from como_core.motion.targets import Target
 
-RUNS = FOLDER / "motion_ceiling_runs.json"
+RESULTS = Results("motion_ceiling")
 SPLIT = "test"
 _NEIGHBOURS = 2  # frames, 0.025 s each
 _HAND = 3  # the first values of the state: the hand's x, y, z
@@ -42,8 +42,8 @@ def probes(model: MotionModel, name: str, seed: int, data: Path, work: Path) -> 
     """R2 of every probe, with its interval over recordings."""
     recordings = Recordings.of(model, motion_data.load(SPLIT, data), None, work / "cache")
     question = Question.of(recordings, list(motion_data.ACTIONS), Target())
-    assert question is not None and recordings.state is not None, "the split has actions and states"
-    pairs = recordings.pairs
+    pairs, moved = recordings.pairs, recordings.displacement
+    assert question is not None and recordings.state is not None and moved is not None, "it has actions and states"
     measured, seen = recordings.state[pairs.first, :_HAND], _seen_places(model, recordings)
     beside: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "": lambda values: values,
@@ -52,10 +52,9 @@ def probes(model: MotionModel, name: str, seed: int, data: Path, work: Path) -> 
         " and neighbours": lambda values: np.concatenate(
             [values, *(values[_shifted(pairs.episode, k)] for k in (-_NEIGHBOURS, _NEIGHBOURS))], axis=1)}
     latent = encode_all(Eye(model), recordings.cache.frames, pairs).latent
-    motion = (recordings.state[pairs.second] - recordings.state[pairs.first])[:, :_HAND]
     command = f"python -m benchmarks.motion_ceiling --only {name!r} --seed {seed}"
     rows = []
-    for what, values in (("z", latent), ("true motion", motion)):
+    for what, values in (("z", latent), ("true motion", moved[:, :_HAND])):
         for more, of in beside.items():
             found = run_probe(what + more, of(values)[question.rows], question.target, question.episode)
             score = found.r2()
@@ -75,8 +74,8 @@ def _seen_places(model: MotionModel, recordings: Recordings) -> np.ndarray:
     """Where each pair's picture changes, see `motion.place`: [P, 3]."""
     eye, frames, pairs = Eye(model), recordings.cache.frames, recordings.pairs
     chunks = np.array_split(np.arange(len(pairs)), len(pairs) // _CHUNK + 1)
-    return torch.cat([place(eye.look(frames[pairs.first[c]]).features, eye.look(frames[pairs.second[c]]).features)
-                      for c in chunks]).numpy()
+    sides = (look_at_pairs(eye, frames, pairs.first[c], pairs.second[c]) for c in chunks)
+    return torch.cat([place(first.features, second.features) for first, second in sides]).numpy()
 
 
 def _shifted(episode: np.ndarray, by: int) -> np.ndarray:
@@ -93,14 +92,14 @@ def main() -> None:
     options = parsed(parser)
     if options.show:
         print("| R2, linear | seeds | of | value |\n|---|---|---|---|")
-        for row in averaged(read_rows(RUNS)):
+        for row in RESULTS.averaged():
             print(f"| {row['features']} | {row['seeds']} | {row['preset']} | {cell(row)} |")
         return
     entry = next(entry for entries in groups().values() for entry in entries if entry.name == options.only)
     for seed in options.seed or (0,):
-        rows = [row for row in read_rows(RUNS) if (row["preset"], row["seed"]) != (entry.name, seed)]
-        model = trained(entry, seed, options.data, options.work)
-        write_rows(RUNS, rows + probes(model, entry.name, seed, options.data, options.work))
+        if (entry.name, seed) not in RESULTS.done():
+            model = trained(entry, seed, options.data, options.work)
+            RESULTS.add(probes(model, entry.name, seed, options.data, options.work))
 
 
 if __name__ == "__main__":

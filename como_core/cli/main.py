@@ -175,9 +175,9 @@ def _of_several_values(function: Callable[..., Any]) -> set[str]:
     found = set()
     for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
         kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
-        given = [extra.name for extra in extras if getattr(extra, "name", None)]
         if typing.get_origin(kind) is list or typing.get_args(kind)[-1:] == (Ellipsis,):
-            found.add((given or [parameter])[0].replace("_", "-"))
+            name = next((extra.name for extra in extras if getattr(extra, "name", None)), parameter)
+            found.add(name.replace("_", "-"))
     return found
 
 
