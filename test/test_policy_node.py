@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from policy_bench import Bench, PolicyProcess, robot
+from policy_bench import SLACK_S, Bench, PolicyProcess, robot
 from scripted_policy import Script, scripted_policies
 
 from como_core import config
@@ -21,7 +21,6 @@ from como_ros.processes import NodeProcess, wait_until
 INTERFACE_PATH = resource("config/interfaces/metaworld.yaml")
 INTERFACE = load_interface(INTERFACE_PATH)
 MAX_AGE_S = 0.3
-SLACK_S = 0.1  # what a busy machine may add between a send and the bench
 FORWARD = Script(action=(0.0, 0.1, 0.0, 0.5))
 
 Start = Callable[..., PolicyProcess]
