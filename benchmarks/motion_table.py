@@ -35,6 +35,7 @@ from como_core.motion.train import train
 RESULTS = Results("motion")
 SEEDS = (0, 1, 2)
 PLUS = "como-plus"
+WIDE = 256  # numbers of z where place is a part of it
 CONTRASTED = ("continuous", "como-v1", "como", PLUS)  # where Td and Tcl may show
 
 
@@ -75,8 +76,10 @@ def groups() -> dict[str, list[Entry]]:
                    for count in (2, 5)],
         "ablation": [Entry(f"{PLUS}, not antisymmetric", PLUS, {"inverse.antisymmetric": False}, splits=EVERYWHERE),
                      Entry(f"{PLUS}, decoder of como-v1", PLUS, {"forward.kind": "conv"}, splits=EVERYWHERE)],
+        "wide": [Entry(f"{name}, d_z {WIDE}", name, {"latent_size": WIDE}, splits=EVERYWHERE)
+                 for name in presets() if name != PLUS],
         "place": [Entry(f"{PLUS}, placed", PLUS, {"inverse.placed": True}, splits=EVERYWHERE),
-                  Entry(f"{PLUS}, placed, d_z 256", PLUS, {"inverse.placed": True, "latent_size": 256},
+                  Entry(f"{PLUS}, placed, d_z {WIDE}", PLUS, {"inverse.placed": True, "latent_size": WIDE},
                         splits=EVERYWHERE)],
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],

@@ -140,6 +140,27 @@ def first_difference(a: Any, b: Any, path: str = "") -> tuple[str, Any, Any] | N
     return None if a == b else (path.rstrip("."), a, b)
 
 
+def with_defaults(saved: Any, settings: Any) -> Any:
+    """Plain mappings that were saved of earlier `settings`, and the defaults of the keys that have been added since.
+
+    A key that was not there then had no effect, which is what its default must mean.
+    """
+    if not isinstance(saved, Mapping):
+        return saved
+    if isinstance(settings, Mapping):
+        return {key: with_defaults(value, settings.get(key)) for key, value in saved.items()}
+    if not dataclasses.is_dataclass(settings):
+        return saved
+    found = {key: with_defaults(value, getattr(settings, key, None)) for key, value in saved.items()}
+    for item in dataclasses.fields(settings):
+        factory: Any = item.default_factory
+        if item.name not in found and item.default is not dataclasses.MISSING:
+            found[item.name] = to_dict(item.default)
+        elif item.name not in found and factory is not dataclasses.MISSING:
+            found[item.name] = to_dict(factory())
+    return found
+
+
 def _tree(cls: type, path: Path) -> _Located:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file (expected the YAML of a {cls.__name__})")

@@ -27,7 +27,8 @@ INTERFACE = Path(__file__).parents[1] / "config/interfaces/metaworld.yaml"
 
 @dataclass(frozen=True)
 class NetConfig:
-    width: int = 8
+    width: int
+    depth: int = 1
 
 
 def make_net() -> nn.Module:
@@ -93,6 +94,25 @@ def test_other_settings_are_refused_with_the_key(tmp_path: Path) -> None:
         fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity=NetConfig(9))
 
 
+def test_a_setting_that_is_younger_than_a_state_counts_as_its_default(tmp_path: Path) -> None:
+    """A new key must not cost anybody an unfinished training of the version before."""
+    done = fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity={"net": NetConfig(8)})
+    (header,) = tmp_path.glob("training/step_*/state.json")
+    state = json.loads(header.read_text())
+    del state["identity"]["loop"]["clip_norm"]
+    del state["identity"]["run"]["net"]["depth"]
+    header.write_text(json.dumps(state))
+    assert fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity={"net": NetConfig(8)}) == done
+    with pytest.raises(CheckpointError, match=r"loop\.clip_norm: 1.0 there, 2.0 now"):
+        fit(make_net(), sample, loss, LoopConfig(steps=5, clip_norm=2.0), tmp_path, identity={"net": NetConfig(8)})
+    with pytest.raises(CheckpointError, match=r"run\.net\.depth: 1 there, 2 now"):
+        fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity={"net": NetConfig(8, depth=2)})
+    del state["identity"]["run"]["net"]["width"]
+    header.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=r"run\.net\.width: 'absent' there, 8 now"):
+        fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity={"net": NetConfig(8)})
+
+
 def test_nan_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
     def poisoned(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         terms = loss(model, batch)
@@ -129,7 +149,7 @@ def test_averaged_weights_are_what_the_model_ends_with(tmp_path: Path) -> None:
 def test_nothing_on_disk_is_a_pickle(tmp_path: Path) -> None:
     model = make_net()
     fit(model, sample, loss, LoopConfig(steps=5, ema_decay=0.9), tmp_path)
-    save_checkpoint(tmp_path, NetConfig(), model.state_dict(), load_interface(INTERFACE), {"mean": [0.0]}, "# card")
+    save_checkpoint(tmp_path, NetConfig(8), model.state_dict(), load_interface(INTERFACE), {"mean": [0.0]}, "# card")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in files if "tfevents" not in path.name} == {".safetensors", ".json", ".yaml", ".md"}
     assert not any(path.read_bytes().startswith((b"\x80", b"PK")) for path in files)
@@ -152,7 +172,7 @@ def test_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no complete checkpoint here .config.yaml, model.safetensors missing"):
         load_checkpoint(tmp_path, NetConfig)
-    save_checkpoint(tmp_path, NetConfig(), {"w": torch.ones(200)})
+    save_checkpoint(tmp_path, NetConfig(8), {"w": torch.ones(200)})
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
@@ -162,7 +182,7 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, NetConfig)
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
-        save_checkpoint(tmp_path / "file" / "run", NetConfig(), {"w": torch.ones(2)})
+        save_checkpoint(tmp_path / "file" / "run", NetConfig(8), {"w": torch.ones(2)})
 
 
 def test_what_was_waited_for_data_is_in_the_history(tmp_path: Path) -> None:

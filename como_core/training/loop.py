@@ -26,7 +26,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import nn
 
-from como_core import config as configuration
 from como_core.ahead import Ahead
 from como_core.errors import ComoError
 from como_core.training.ema import Ema
@@ -138,7 +137,7 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     ema = Ema(model, config.ema_decay) if config.ema_decay else None
     # Another machine may come to another precision, and so to another curve.
     run_as = replace(config, precision=resolved(config.precision, accelerator.device))
-    ident = {"loop": configuration.to_dict(run_as), "run": configuration.to_dict(identity)}
+    ident = {"loop": run_as, "run": identity}
     state = load_state(directory, ident)
     history, done = History(), 0
     if state:

@@ -42,7 +42,7 @@ def save_state(directory: Path, step: int, identity: Mapping[str, Any], history:
     try:
         with new_directory(target) as aside:
             save_tensors(aside / "state.safetensors", tensors)
-            text = json.dumps({"step": step, "identity": identity, "history": history})
+            text = json.dumps({"step": step, "identity": configuration.to_dict(identity), "history": history})
             (aside / "state.json").write_text(text, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{target}: cannot save the training state: {error.strerror or error}; "
@@ -55,7 +55,8 @@ def save_state(directory: Path, step: int, identity: Mapping[str, Any], history:
 def load_state(directory: Path, identity: Mapping[str, Any]) -> RunState | None:
     """The newest state below `directory`, or None where there is none.
 
-    Raises CheckpointError, naming the key that differs, where the state belongs to a run of other settings.
+    A setting that is not in the state is younger than it, and counts as its default. Raises CheckpointError, naming the
+    key that differs, where the state belongs to a run of other settings.
     """
     saved = sorted(directory.glob(f"{_PREFIX}*"))
     if not saved:
@@ -65,12 +66,13 @@ def load_state(directory: Path, identity: Mapping[str, Any]) -> RunState | None:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); delete {directory} to train from the start") from error
-    # Both sides as JSON gives them back: tuples are lists there.
-    found = configuration.first_difference(header["identity"], json.loads(json.dumps(identity)))
+    before = configuration.with_defaults(header["identity"], identity)
+    now = configuration.to_dict(identity)
+    found = configuration.first_difference(*(json.loads(json.dumps(side)) for side in (before, now)))  # tuples as lists
     if found:
-        key, before, now = found
+        key, there, here = found
         raise CheckpointError(f"{directory}: an unfinished or finished run with other settings lies here "
-                              f"({key}: {before!r} there, {now!r} now); "
+                              f"({key}: {there!r} there, {here!r} now); "
                               "choose another output folder, or delete this one")
     return RunState(header["step"], load_tensors(saved[-1] / "state.safetensors"), header["history"])
 
