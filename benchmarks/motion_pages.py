@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import Row, cell
@@ -17,16 +17,18 @@ _TRUE = "true motion"
 Found = dict[tuple[Any, ...], Row]
 
 
-def pages(rows: list[Row], groups: Mapping[str, Sequence[str]], splits: Sequence[str]) -> str:
-    """Every table: the presets on the test split, on what training never saw, their audit, and each further group."""
+def pages(rows: list[Row], groups: Mapping[str, Sequence[str]], splits: Sequence[str], whole: Collection[str]) -> str:
+    """Every group: those of `whole` on the test split, on what training never saw, and their audit; a table of others.
+    """
     found = {(row["preset"], row["split"], row["features"], row["metric"]): row for row in rows}
-    main = [name for name in groups["main"] if (name, "test", "z", "r2") in found]
-    main.sort(key=lambda name: -found[name, "test", "z", "r2"]["mean"])
-    parts = [_main(found, main), _zero_shot(found, main, splits), _audit(found, main)]
+    parts = []
     for group, names in groups.items():
         there = [name for name in names if (name, "test", "z", "r2") in found]
-        if group != "main" and there:
-            parts.append(f"{group}\n\n{_group(found, there, splits)}")
+        if there and group in whole:
+            there.sort(key=lambda name: -found[name, "test", "z", "r2"]["mean"])
+            parts += [group, _main(found, there), _zero_shot(found, there, splits), _audit(found, there)]
+        elif there:
+            parts += [group, _group(found, there, splits)]
     return "\n\n".join(parts)
 
 

@@ -62,9 +62,9 @@ class Entry:
 
 
 # Rows of the main table that are printed again at the head of a group, to compare with.
-BESIDE = {"labels": (PLUS,), "ablation": (PLUS, "como-v1"), "place": (PLUS, f"{PLUS}, d_z 256"),
-          "latent size": (PLUS,), "gap": (PLUS,), "budget": (PLUS,), "contrast": ("como", "como-v1"),
-          "conditions": CONTRASTED, "frozen features": CONTRASTED}
+BESIDE = {"wide": (f"{PLUS}, placed, d_z {WIDE}",), "labels": (PLUS,), "ablation": (PLUS, "como-v1"),
+          "place": (PLUS, f"{PLUS}, d_z {WIDE}"), "latent size": (PLUS,), "gap": (PLUS,), "budget": (PLUS,),
+          "contrast": ("como", "como-v1"), "conditions": CONTRASTED, "frozen features": CONTRASTED}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
 
 
@@ -150,7 +150,7 @@ def main() -> None:
         measured = {row["preset"] for row in rows}
         names = {group: [*BESIDE.get(group, ()), *(entry.name for entry in entries)]
                  for group, entries in groups().items() if measured.intersection(entry.name for entry in entries)}
-        print(pages(rows, names, EVERYWHERE))
+        print(pages(rows, names, EVERYWHERE, whole=("main", "wide")))
         return
     for entry, seed in _jobs(options):
         print(f"== {entry.name}, seed {seed}", flush=True)
