@@ -73,6 +73,18 @@ def test_a_run_is_not_gone_on_with_in_another_precision(tmp_path: Path, monkeypa
     assert train(tmp_path, "bf16").types == set()  # a finished run, of the precision that it was begun in
 
 
+@pytest.mark.parametrize(("precision", "has_it", "said"), [("bf16", False, True), ("bf16", True, False),
+                                                          ("auto", False, False), ("no", False, False)])
+def test_bfloat16_that_was_asked_for_where_there_is_none_is_computed_and_said(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: str,
+        has_it: bool, said: bool) -> None:
+    pretend(monkeypatch, avx512_bf16=has_it)
+    train(tmp_path, precision)
+    assert ("with precision auto it trains in float32" in capsys.readouterr().out) == said
+    train(tmp_path, precision)  # a finished run says nothing
+    assert "precision" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size", ["small", "full"])
 def test_no_preset_asks_for_bfloat16_where_there_is_none(size: str) -> None:
     assert load_motion_preset("como-plus", size).loop.precision == "auto"  # type: ignore[arg-type]

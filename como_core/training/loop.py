@@ -29,7 +29,7 @@ from torch import nn
 from como_core.ahead import Ahead
 from como_core.errors import ComoError
 from como_core.training.ema import Ema
-from como_core.training.precision import Precision, autocast, resolved
+from como_core.training.precision import Precision, autocast, emulated, resolved
 from como_core.training.progress import Progress
 from como_core.training.ranks import Device, join, mean_over_ranks, on_cpu, wait_for_all
 from como_core.training.state import load_state, restore, save_state
@@ -145,6 +145,9 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
         history, done = History(**state.history), state.step
     wait_for_all()  # before the first process may write another state
     if done < config.steps:
+        if emulated(config.precision, accelerator.device) and accelerator.is_main_process:
+            print(f"{title}: this {accelerator.device.type} does not multiply in bfloat16, which precision bf16 asks for, "
+                  "and takes some ten times as long; with precision auto it trains in float32", flush=True)
         wrapped, optimiser = accelerator.prepare(model.train(), optimiser)
         accelerator.init_trackers("tensorboard")
         run = _Run(accelerator, wrapped, model, optimiser, ema, config, directory, ident, history)

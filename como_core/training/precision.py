@@ -30,6 +30,12 @@ def resolved(precision: Precision, device: torch.device) -> Resolved:
     return precision
 
 
+def emulated(precision: Precision, device: torch.device) -> bool:
+    """Whether `precision` asks for bfloat16 of a device that has to make it of other instructions."""
+    known = device.type in ("cpu", "cuda")
+    return known and resolved(precision, device) == "bf16" and not has_bfloat16(device)
+
+
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """A context whose products are in that precision; weights, and what needs the range, stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolved(precision, device) == "bf16")
