@@ -146,8 +146,8 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     wait_for_all()  # before the first process may write another state
     if done < config.steps:
         if emulated(config.precision, accelerator.device) and accelerator.is_main_process:
-            print(f"{title}: this {accelerator.device.type} does not multiply in bfloat16, which precision bf16 asks for, "
-                  "and takes some ten times as long; with precision auto it trains in float32", flush=True)
+            print(f"{title}: this {accelerator.device.type} does not multiply in bfloat16, which precision bf16 asks "
+                  "for, and takes some ten times as long; with precision auto it trains in float32", flush=True)
         wrapped, optimiser = accelerator.prepare(model.train(), optimiser)
         accelerator.init_trackers("tensorboard")
         run = _Run(accelerator, wrapped, model, optimiser, ema, config, directory, ident, history)
