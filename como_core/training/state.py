@@ -66,9 +66,7 @@ def load_state(directory: Path, identity: Mapping[str, Any]) -> RunState | None:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); delete {directory} to train from the start") from error
-    before = configuration.with_defaults(header["identity"], identity)
-    now = configuration.to_dict(identity)
-    found = configuration.first_difference(*(json.loads(json.dumps(side)) for side in (before, now)))  # tuples as lists
+    found = configuration.first_difference(configuration.with_defaults(header["identity"], identity), identity)
     if found:
         key, there, here = found
         raise CheckpointError(f"{directory}: an unfinished or finished run with other settings lies here "
