@@ -80,6 +80,7 @@ RECIPES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("diffusion", "2000 steps", {}), ("diffusion", "4000 steps", {"training.steps": 4000}),
     ("diffusion", "8 noise draws", {"diffusion.noise_draws": 8}))
 
+PLACED = {"inverse.placed": True, "latent_size": 256}
 _LOOP = {"loop.steps": 3000}
 
 
@@ -90,6 +91,7 @@ class Entry:
     method   "no video", "supervised IDM", "oracle", or the motion preset whose latents are used, and how
     labels   labelled demonstrations of each task
     options  dotted keys of the policy that differ from the preset
+    motion   dotted keys of the motion model that do
     seen     tasks whose video the motion model learns from; empty: those of the policy
     """
 
@@ -100,6 +102,7 @@ class Entry:
     tasks: tuple[str, ...] = TASKS
     starts: range = STARTS
     options: dict[str, Any] = field(default_factory=dict)
+    motion: dict[str, Any] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
 
     @property
@@ -136,6 +139,8 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
              for method, way in ((ALONE, "none"), (PLUS, mode), (SUPERVISED, "decoded"))]
     recipe = [Entry(family, f"{PLUS}, {name}", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, settings)
               for family, name, settings in RECIPES]
+    recipe += [Entry(family, f"{PLUS}, placed", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, motion=PLACED)
+               for family in FAMILIES]
     recipe += [Entry(family, method, labels, tasks=TUNING_TASKS, starts=RECIPE_STARTS)
                for method, labels in ((ALONE, 2), (ORACLE, len(RECORDED))) for family in FAMILIES]
     zero_shot = [Entry(family, f"{PLUS}, other tasks", labels, mode, seen=OTHERS)
@@ -204,13 +209,14 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
 def _with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
                   ) -> dict[str, list[Episode]]:
     """The recordings with the latents of a motion model that was trained on video of `seen`; kept below `work`."""
-    motion = f"{entry.preset}-{len(entry.seen or recorded)}-{seed}"
+    variant = entry.method.replace(", ", "-").replace(" ", "_") if entry.motion else entry.preset
+    motion = f"{variant}-{len(entry.seen or recorded)}-{seed}"
     name = f"{motion}-of-{len(recorded)}" if entry.seen else motion
     stored = work / "latents" / f"{name}.npz"
     episodes = [e for group in recorded.values() for e in group]
     if not stored.is_file():
         seen = load(entry.seen, data) if entry.seen else recorded
-        config = with_options(load_motion_preset(entry.preset), **{"loop.seed": seed, **_LOOP})
+        config = with_options(load_motion_preset(entry.preset), **{"loop.seed": seed, **_LOOP, **entry.motion})
         train_motion([e.as_video() for group in seen.values() for e in group], config, work / "motion" / motion,
                      cache=work / "cache")
         model = load_motion(work / "motion" / motion)

@@ -141,7 +141,7 @@ class ActionDecoder:
         """How far the latent of each step is believed, [T] in [0, 1]; behind the last one, as that is."""
         if not self._config.doubtful:
             return np.ones(len(episode))
-        last = int(np.flatnonzero(episode.trust > 0)[-1])
+        last = int(_labelled(episode)[-1])
         return np.minimum(1.0, episode.trust[np.minimum(np.arange(len(episode)), last)] / self._config.doubtful)
 
     def _inputs(self, episode: Episode, size: int) -> Tensor:
@@ -235,12 +235,18 @@ def require_latents(episode: Episode, size: int) -> np.ndarray:
 
 def nearest_labelled(episode: Episode, times_s: np.ndarray) -> np.ndarray:
     """Row of the labelled step nearest to each of `times_s`; steps of confidence 0 have no label (the last gap)."""
-    labelled = np.flatnonzero(episode.trust > 0)
-    if not len(labelled):
-        raise ComoError(f"{episode.source}: no label of confidence above 0; it is shorter than the frame gap")
+    labelled = _labelled(episode)
     stamps = episode.timestamps[labelled]
     middles = (stamps[1:] + stamps[:-1]) / 2
     return labelled[np.searchsorted(middles, times_s, side="right")]
+
+
+def _labelled(episode: Episode) -> np.ndarray:
+    """The rows that have a label. Raises ComoError where none has."""
+    rows = np.flatnonzero(episode.trust > 0)
+    if not len(rows):
+        raise ComoError(f"{episode.source}: no label of confidence above 0; it is shorter than the frame gap")
+    return rows
 
 
 def _latent_size(demonstrations: Sequence[Episode]) -> int:
