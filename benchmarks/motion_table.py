@@ -36,6 +36,7 @@ RESULTS = Results("motion")
 SEEDS = (0, 1, 2)
 PLUS = "como-plus"
 WIDE = 256  # numbers of z where place is a part of it
+PLACED = f"{PLUS}, placed, d_z {WIDE}"
 CONTRASTED = ("continuous", "como-v1", "como", PLUS)  # where Td and Tcl may show
 
 
@@ -62,7 +63,7 @@ class Entry:
 
 
 # Rows of the main table that are printed again at the head of a group, to compare with.
-BESIDE = {"wide": (f"{PLUS}, placed, d_z {WIDE}",), "labels": (PLUS,), "ablation": (PLUS, "como-v1"),
+BESIDE = {"wide": (PLACED,), "labels": (PLUS,), "ablation": (PLUS, "como-v1"),
           "place": (PLUS, f"{PLUS}, d_z {WIDE}"), "latent size": (PLUS,), "gap": (PLUS,), "budget": (PLUS,),
           "contrast": ("como", "como-v1"), "conditions": CONTRASTED, "frozen features": CONTRASTED}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
@@ -79,8 +80,7 @@ def groups() -> dict[str, list[Entry]]:
         "wide": [Entry(f"{name}, d_z {WIDE}", name, {"latent_size": WIDE}, splits=EVERYWHERE)
                  for name in presets() if name != PLUS],
         "place": [Entry(f"{PLUS}, placed", PLUS, {"inverse.placed": True}, splits=EVERYWHERE),
-                  Entry(f"{PLUS}, placed, d_z {WIDE}", PLUS, {"inverse.placed": True, "latent_size": WIDE},
-                        splits=EVERYWHERE)],
+                  Entry(PLACED, PLUS, {"inverse.placed": True, "latent_size": WIDE}, splits=EVERYWHERE)],
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
