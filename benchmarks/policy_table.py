@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import policy_gap
 from benchmarks.command_line import parsed, table_parser
 from benchmarks.episodes import load_episodes, save_episodes
-from benchmarks.results import FOLDER, alone, read_rows, share, write_rows
+from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from benchmarks.supervised_idm import label as label_supervised
 from como_core.config import with_options
 from como_core.episode import Episode
@@ -184,7 +184,7 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
     """Train one policy and try it from every start state."""
     recorded = load(entry.tasks, data)
     if entry.preset:
-        recorded = _with_latents(recorded, entry, seed, data, work)
+        recorded = with_latents(recorded, entry, seed, data, work)
     demonstrations = [e for episodes in recorded.values() for e in episodes[:entry.labels]]
     rest = [e.as_video() for episodes in recorded.values() for e in episodes[entry.labels:]]
     name = f"{'-'.join(map(str, entry.key))}-{seed}".replace(" ", "_").replace(",", "")
@@ -206,7 +206,7 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
     return with_options(config, **{"cotraining.guard_steps": 0, **entry.options})
 
 
-def _with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
+def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
                   ) -> dict[str, list[Episode]]:
     """The recordings with the latents of a motion model that was trained on video of `seen`; kept below `work`."""
     variant = entry.method.replace(", ", "-").replace(" ", "_") if entry.motion else entry.preset
@@ -242,16 +242,17 @@ def add(entry: Entry, seed: int, trials: list[Trial]) -> None:
            "command": f"python -m benchmarks.policy_table --family {entry.family} --method {entry.method!r} "
                       f"--labels {entry.labels} --seed {seed}"}
     with alone():
-        if (*entry.key, seed) in _done():
+        if (*entry.key, seed) in runs_done():
             return  # two processes may have done the same run
         runs = [*read_rows(RUNS), row]
         write_rows(RUNS, runs)
         write_rows(TABLE, policy_gap.table(runs))
 
 
-def _done() -> set[tuple[str, str, int, int, int, int]]:
+def runs_done() -> dict[tuple[str, str, int, int, int, int], Row]:
+    """The runs that there are trials of, by the key of their entry and their seed."""
     return {(r["family"], r["method"], r["labels"], len(r["successes"]), len(next(iter(r["successes"].values()))),
-             r["seed"]) for r in read_rows(RUNS)}
+             r["seed"]): r for r in read_rows(RUNS)}
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
@@ -262,7 +263,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
             if options.family in (None, entry.family) and options.method in (None, entry.method)
             and options.labels in (None, entry.labels)]
     for entry, seed in share(jobs, options.part):
-        if (*entry.key, seed) not in _done():
+        if (*entry.key, seed) not in runs_done():
             yield entry, seed
 
 
