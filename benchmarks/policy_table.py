@@ -174,8 +174,9 @@ def load(tasks: tuple[str, ...], folder: Path) -> dict[str, list[Episode]]:
     found = {}
     for task in tasks:
         path = folder / "policy" / f"{task}.npz"
-        if not path.is_file():
-            save_episodes(path, record_demonstrations([task], RECORDED))
+        with alone(path.with_suffix(".lock")):
+            if not path.is_file():
+                save_episodes(path, record_demonstrations([task], RECORDED))
         found[task] = load_episodes(path)
     return found
 
@@ -214,18 +215,18 @@ def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, da
     name = f"{motion}-of-{len(recorded)}" if entry.seen else motion
     stored = work / "latents" / f"{name}.npz"
     episodes = [e for group in recorded.values() for e in group]
-    if not stored.is_file():
-        seen = load(entry.seen, data) if entry.seen else recorded
-        config = with_options(load_motion_preset(entry.preset), **{"loop.seed": seed, **_LOOP, **entry.motion})
-        train_motion([e.as_video() for group in seen.values() for e in group], config, work / "motion" / motion,
-                     cache=work / "cache")
-        model = load_motion(work / "motion" / motion)
-        labels = [label_clip(model, e.as_video()) for e in episodes]
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        part = stored.with_suffix(".part.npz")
-        np.savez(part, latent=np.concatenate([label.latent for label in labels]),
-                 confidence=np.concatenate([label.confidence for label in labels]))
-        part.rename(stored)
+    with alone(stored.with_suffix(".lock")):  # processes that share the work wait for one another's motion model
+        if not stored.is_file():
+            seen = load(entry.seen, data) if entry.seen else recorded
+            config = with_options(load_motion_preset(entry.preset), **{"loop.seed": seed, **_LOOP, **entry.motion})
+            train_motion([e.as_video() for group in seen.values() for e in group], config, work / "motion" / motion,
+                         cache=work / "cache")
+            model = load_motion(work / "motion" / motion)
+            labels = [label_clip(model, e.as_video()) for e in episodes]
+            part = stored.with_suffix(".part.npz")
+            np.savez(part, latent=np.concatenate([label.latent for label in labels]),
+                     confidence=np.concatenate([label.confidence for label in labels]))
+            part.rename(stored)
     found = np.load(stored)
     ends = np.cumsum([len(e) for e in episodes])[:-1]
     latents, confidences = np.split(found["latent"], ends), np.split(found["confidence"], ends)

@@ -59,10 +59,10 @@ def share(jobs: Sequence[Job], part: str) -> Sequence[Job]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """No other process of a benchmark writes results meanwhile."""
-    FOLDER.mkdir(exist_ok=True)
-    with (FOLDER / ".lock").open("w") as lock:
+def alone(lock_file: Path = FOLDER / ".lock") -> Iterator[None]:
+    """No other process of a benchmark that asks for the same lock goes on meanwhile; by default none writes results."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
