@@ -3,6 +3,7 @@
     python -m benchmarks.policy_table --data DIR --work DIR --group headroom  # which tasks leave room
     python -m benchmarks.policy_table --data DIR --work DIR --group tuning    # modes, on tasks outside the table
     python -m benchmarks.policy_table --data DIR --work DIR --group recipe    # settings of training, on the same
+    python -m benchmarks.policy_table --data DIR --work DIR --group better    # what the faults of the labels cost
     python -m benchmarks.policy_table --data DIR --work DIR                   # the table, hours; resumes
     python -m benchmarks.policy_table --print                                 # as Markdown
 
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import policy_gap
+from benchmarks import better_labels, policy_gap
 from benchmarks.command_line import parsed, table_parser
 from benchmarks.episodes import load_episodes, save_episodes
 from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
@@ -93,6 +94,7 @@ class Entry:
     options  dotted keys of the policy that differ from the preset
     motion   dotted keys of the motion model that do
     seen     tasks whose video the motion model learns from; empty: those of the policy
+    better   what the labels have that nobody could give them (better_labels.py); empty: nothing
     """
 
     family: str
@@ -104,6 +106,7 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     motion: dict[str, Any] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
+    better: str = ""
 
     @property
     def preset(self) -> str:
@@ -145,8 +148,10 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
                for method, labels in ((ALONE, 2), (ORACLE, len(RECORDED))) for family in FAMILIES]
     zero_shot = [Entry(family, f"{PLUS}, other tasks", labels, mode, seen=OTHERS)
                  for labels, family in itertools.product((2, 5), FAMILIES)]
+    better = [Entry(family, f"{PLUS}, {way}", 2, "decoded", better=way)
+              for family in FAMILIES for way in better_labels.WAYS]
     return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve,
-            "recipe": recipe, "zero-shot": zero_shot}
+            "recipe": recipe, "zero-shot": zero_shot, "better": better}
 
 
 def _tuning(family: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -195,6 +200,8 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
         motion = load_motion_preset("como-v1")
         loop = dataclasses.replace(motion.loop, seed=seed, steps=1000)
         rest = label_supervised(demonstrations, rest, motion, config.cotraining.decoder.lags_s, loop, out / "idm")
+    elif entry.better:
+        rest = better_labels.label(entry.better, recorded, entry.labels, config.cotraining.decoder)
     robot = load_interface(resource(ROBOT))
     videos = rest if config.cotraining.mode != "none" else []
     train_policy(demonstrations, videos, robot, config, out, cache=work / "cache")
