@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,21 @@ def markdown(rows: list[Row]) -> str:
             what = " | ".join(str(r[name]) for name in names)
             rate = f"{r['k']}/{r['n']} = {r['success']:.1%} [{r['low']:.1%}, {r['high']:.1%}]"
             lines.append(f"| {what} | {rate} | {closed} |")
+    return "\n".join(lines)
+
+
+def markdown_by_task(rows: list[Row], tasks: int, starts: int, methods: Sequence[str]) -> str:
+    """Successes of each seed, in the order of seeds: for each family and number of labels a table, a line per task."""
+    wanted = [r for r in rows if (r.get("tasks"), r.get("starts")) == (tasks, starts) and r.get("task", "all") != "all"]
+    lines: list[str] = []
+    for family, labels in sorted({(r["family"], r["labels"]) for r in wanted if r["method"] != ORACLE}):
+        mine = [r for r in wanted if r["family"] == family and (r["labels"] == labels or r["method"] == ORACLE)]
+        shown = [method for method in methods if any(r["method"] == method for r in mine)]
+        lines += ["", f"| {family}, {labels} labels | " + " | ".join(shown) + " |", "|" + "---|" * (1 + len(shown))]
+        for task in dict.fromkeys(r["task"] for r in mine):
+            cells = [", ".join(str(r["k"]) for r in sorted(mine, key=lambda r: r["seed"])
+                               if (r["task"], r["method"]) == (task, method)) for method in shown]
+            lines.append(f"| {task.removesuffix('-v3')} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -286,6 +286,8 @@ def main() -> None:
     options = parsed(parser)
     if options.show:
         print(policy_gap.markdown(read_rows(TABLE)))
+        methods = (ALONE, SUPERVISED, *sorted(LATENTS, key=PLUS.__eq__), ORACLE)
+        print(policy_gap.markdown_by_task(read_rows(TABLE), len(TASKS), len(STARTS), methods))
         return
     for entry, seed in _jobs(options):
         print(f"== {entry.family}, {entry.method}, {entry.labels} labels, seed {seed}", flush=True)
