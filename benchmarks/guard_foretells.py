@@ -47,7 +47,8 @@ def judge(entry: Entry, steps: int, data: Path, work: Path) -> Row:
     assert verdict is not None, "the guard was not asked"
     return {"family": entry.family, "method": entry.method, "mode": entry.mode, "guard_steps": steps, "seed": SEED,
             "with_video": round(verdict.with_video, 4), "without": round(verdict.without, 4),
-            "low": round(verdict.low, 4), "high": round(verdict.high, 4), "episodes": verdict.episodes}
+            "low": round(verdict.low, 4), "high": round(verdict.high, 4), "episodes": verdict.episodes,
+            "command": f"python -m benchmarks.guard_foretells --family {entry.family} --guard-steps {steps}"}
 
 
 def gains() -> dict[tuple[str, str], int]:
@@ -71,8 +72,8 @@ def markdown(rows: Sequence[Row]) -> str:
         foretold = np.array([row["without"] - row["with_video"] for row in mine])
         gained = np.array([known[family, row["method"]] for row in mine])
         drawn = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
-        several = [rows for rows in drawn if np.ptp(gained[rows]) and np.ptp(foretold[rows])]
-        low, high = np.percentile([spearmanr(foretold[rows], gained[rows])[0] for rows in several], [2.5, 97.5])
+        several = [draw for draw in drawn if np.ptp(gained[draw]) and np.ptp(foretold[draw])]
+        low, high = np.percentile([spearmanr(foretold[draw], gained[draw])[0] for draw in several], [2.5, 97.5])
         alike = sum((a > 0) == (b > 0) for a, b in zip(foretold, gained, strict=True))
         lines += ["", f"{family}: rank correlation {spearmanr(foretold, gained)[0]:+.2f} [{low:+.2f}, {high:+.2f}], "
                       f"the same sign in {alike} of {len(mine)} settings"]

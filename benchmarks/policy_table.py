@@ -215,7 +215,7 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
 
 
 def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
-                  ) -> dict[str, list[Episode]]:
+                 ) -> dict[str, list[Episode]]:
     """The recordings with the latents of a motion model that was trained on video of `seen`; kept below `work`."""
     variant = entry.method.replace(", ", "-").replace(" ", "_") if entry.motion else entry.preset
     motion = f"{variant}-{len(entry.seen or recorded)}-{seed}"
@@ -242,13 +242,12 @@ def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, da
     return {task: [next(labelled) for _ in group] for task, group in recorded.items()}
 
 
-def add(entry: Entry, seed: int, trials: list[Trial]) -> None:
+def add(group: str, entry: Entry, seed: int, trials: list[Trial]) -> None:
     """Put the trials of a run beside what other processes put there, and make the table anew."""
     successes = {task: "".join("01"[t.success] for t in trials if t.env == f"metaworld:{task}") for task in entry.tasks}
     row = {"family": entry.family, "method": entry.method, "labels": entry.labels, "mode": entry.mode, "seed": seed,
            "options": entry.options, "first_start": entry.starts[0], "successes": successes,
-           "command": f"python -m benchmarks.policy_table --family {entry.family} --method {entry.method!r} "
-                      f"--labels {entry.labels} --seed {seed}"}
+           "command": command(group, entry, seed)}
     with alone():
         if (*entry.key, seed) in runs_done():
             return  # two processes may have done the same run
@@ -257,22 +256,29 @@ def add(entry: Entry, seed: int, trials: list[Trial]) -> None:
         write_rows(TABLE, policy_gap.table(runs))
 
 
+def command(group: str, entry: Entry, seed: int) -> str:
+    """What makes this run again, but for the folders."""
+    return (f"python -m benchmarks.policy_table --group {group} --family {entry.family} --method {entry.method!r} "
+            f"--labels {entry.labels} --seed {seed}")
+
+
 def runs_done() -> dict[tuple[str, str, int, int, int, int], Row]:
     """The runs that there are trials of, by the key of their entry and their seed."""
     return {(r["family"], r["method"], r["labels"], len(r["successes"]), len(next(iter(r["successes"].values()))),
              r["seed"]): r for r in read_rows(RUNS)}
 
 
-def _jobs(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
+def _jobs(options: argparse.Namespace) -> Iterator[tuple[str, Entry, int]]:
+    """Group, entry and seed of each run that is asked for and not done yet."""
     every = groups(options.mode)
     wanted = ("table", "modes", "curve", "zero-shot") if options.group is None else (options.group,)
-    chosen = [entry for group in wanted for entry in every[group]]
-    jobs = [(entry, seed) for seed in options.seed or SEEDS for entry in chosen
+    chosen = [(group, entry) for group in wanted for entry in every[group]]
+    jobs = [(group, entry, seed) for seed in options.seed or SEEDS for group, entry in chosen
             if options.family in (None, entry.family) and options.method in (None, entry.method)
             and options.labels in (None, entry.labels)]
-    for entry, seed in share(jobs, options.part):
+    for group, entry, seed in share(jobs, options.part):
         if (*entry.key, seed) not in runs_done():
-            yield entry, seed
+            yield group, entry, seed
 
 
 def main() -> None:
@@ -289,9 +295,9 @@ def main() -> None:
         methods = (ALONE, SUPERVISED, *sorted(LATENTS, key=PLUS.__eq__), ORACLE)
         print(policy_gap.markdown_by_task(read_rows(TABLE), len(TASKS), len(STARTS), methods))
         return
-    for entry, seed in _jobs(options):
+    for group, entry, seed in _jobs(options):
         print(f"== {entry.family}, {entry.method}, {entry.labels} labels, seed {seed}", flush=True)
-        add(entry, seed, run(entry, seed, options.data, options.work))
+        add(group, entry, seed, run(entry, seed, options.data, options.work))
 
 
 if __name__ == "__main__":
