@@ -144,6 +144,8 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
               for family, name, settings in RECIPES]
     recipe += [Entry(family, f"{PLUS}, placed", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, motion=PLACED)
                for family in FAMILIES]
+    recipe += [Entry(family, f"{PLUS}, other tasks", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, seen=OTHERS)
+               for family in FAMILIES]
     recipe += [Entry(family, method, labels, tasks=TUNING_TASKS, starts=RECIPE_STARTS)
                for method, labels in ((ALONE, 2), (ORACLE, len(RECORDED))) for family in FAMILIES]
     zero_shot = [Entry(family, f"{PLUS}, other tasks", labels, mode, seen=OTHERS)
