@@ -10,14 +10,14 @@ and trains on the first: the same demonstrations with and without video.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.command_line import parsed, table_parser
-from benchmarks.policy_table import ALONE, ROBOT, Entry, groups, load, runs_done, with_latents
+from benchmarks.policy_table import ALONE, ROBOT, Entry, file_name, groups, load, runs_done, split, with_latents
 from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from como_core.config import with_options
 from como_core.interface import load_interface
@@ -30,19 +30,18 @@ SEED = 0  # that of the trials
 RESAMPLES = 5000
 
 
-def settings() -> Iterator[Entry]:
+def settings() -> list[Entry]:
     """Those with video."""
-    yield from (entry for entry in groups()["tuning"] if entry.preset)
+    return [entry for entry in groups()["tuning"] if entry.preset]
 
 
 def judge(entry: Entry, steps: int, data: Path, work: Path) -> Row:
     """Ask the guard about one setting."""
     recorded = with_latents(load(entry.tasks, data), entry, SEED, data, work)
-    demonstrations = [e for episodes in recorded.values() for e in episodes[:2]]
-    videos = [e.as_video() for episodes in recorded.values() for e in episodes[2:]]
+    demonstrations, videos = split(recorded, labels=2)
     preset = load_preset(entry.family, entry.mode, seed=SEED)  # type: ignore[arg-type]
     config = with_options(preset, **{**entry.options, "cotraining.guard_steps": steps, "training.steps": 1})
-    out = work / "guard" / f"{entry.family}-{entry.method}-{steps}".replace(", ", "-").replace(" ", "_")
+    out = work / "guard" / file_name(f"{entry.family}-{entry.method}-{steps}")
     verdict = train(demonstrations, videos, load_interface(resource(ROBOT)), config, out, cache=work / "cache").verdict
     assert verdict is not None, "the guard was not asked"
     return {"family": entry.family, "method": entry.method, "mode": entry.mode, "guard_steps": steps, "seed": SEED,

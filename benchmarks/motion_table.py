@@ -37,6 +37,7 @@ SEEDS = (0, 1, 2)
 PLUS = "como-plus"
 WIDE = 256  # numbers of z where place is a part of it
 PLACED = f"{PLUS}, placed, d_z {WIDE}"
+PLACED_OPTIONS = {"inverse.placed": True, "latent_size": WIDE}
 CONTRASTED = ("continuous", "como-v1", "como", PLUS)  # where Td and Tcl may show
 
 
@@ -80,7 +81,7 @@ def groups() -> dict[str, list[Entry]]:
         "wide": [Entry(f"{name}, d_z {WIDE}", name, {"latent_size": WIDE}, splits=EVERYWHERE)
                  for name in presets() if name != PLUS],
         "place": [Entry(f"{PLUS}, placed", PLUS, {"inverse.placed": True}, splits=EVERYWHERE),
-                  Entry(PLACED, PLUS, {"inverse.placed": True, "latent_size": WIDE}, splits=EVERYWHERE)],
+                  Entry(PLACED, PLUS, PLACED_OPTIONS, splits=EVERYWHERE)],
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],

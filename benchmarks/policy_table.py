@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks import better_labels, policy_gap
 from benchmarks.command_line import parsed, table_parser
 from benchmarks.episodes import load_episodes, save_episodes
+from benchmarks.motion_table import PLACED_OPTIONS
 from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from benchmarks.supervised_idm import label as label_supervised
 from como_core.config import with_options
@@ -81,7 +82,6 @@ RECIPES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("diffusion", "2000 steps", {}), ("diffusion", "4000 steps", {"training.steps": 4000}),
     ("diffusion", "8 noise draws", {"diffusion.noise_draws": 8}))
 
-PLACED = {"inverse.placed": True, "latent_size": 256}
 _LOOP = {"loop.steps": 3000}
 
 
@@ -94,7 +94,6 @@ class Entry:
     options  dotted keys of the policy that differ from the preset
     motion   dotted keys of the motion model that do
     seen     tasks whose video the motion model learns from; empty: those of the policy
-    better   what the labels have that nobody could give them (better_labels.py); empty: nothing
     """
 
     family: str
@@ -106,13 +105,18 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     motion: dict[str, Any] = field(default_factory=dict)
     seen: tuple[str, ...] = ()
-    better: str = ""
 
     @property
     def preset(self) -> str:
         """The motion preset; empty where the method has none."""
         name = self.method.partition(",")[0]
         return name if name in LATENTS else ""
+
+    @property
+    def better(self) -> str:
+        """What its labels have that nobody could give them (better_labels.py); empty where they have nothing."""
+        way = self.method.partition(", ")[2]
+        return way if way in better_labels.WAYS else ""
 
     @property
     def key(self) -> tuple[str, str, int, int, int]:
@@ -142,7 +146,7 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
              for method, way in ((ALONE, "none"), (PLUS, mode), (SUPERVISED, "decoded"))]
     recipe = [Entry(family, f"{PLUS}, {name}", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, settings)
               for family, name, settings in RECIPES]
-    recipe += [Entry(family, f"{PLUS}, placed", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, motion=PLACED)
+    recipe += [Entry(family, f"{PLUS}, placed", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, motion=PLACED_OPTIONS)
                for family in FAMILIES]
     recipe += [Entry(family, f"{PLUS}, other tasks", 2, "decoded", TUNING_TASKS, RECIPE_STARTS, seen=OTHERS)
                for family in FAMILIES]
@@ -150,8 +154,7 @@ def groups(mode: str = "decoded") -> dict[str, list[Entry]]:
                for method, labels in ((ALONE, 2), (ORACLE, len(RECORDED))) for family in FAMILIES]
     zero_shot = [Entry(family, f"{PLUS}, other tasks", labels, mode, seen=OTHERS)
                  for labels, family in itertools.product((2, 5), FAMILIES)]
-    better = [Entry(family, f"{PLUS}, {way}", 2, "decoded", better=way)
-              for family in FAMILIES for way in better_labels.WAYS]
+    better = [Entry(family, f"{PLUS}, {way}", 2, "decoded") for family in FAMILIES for way in better_labels.WAYS]
     return {"headroom": headroom, "tuning": tuned, "table": _unique(table), "modes": modes, "curve": curve,
             "recipe": recipe, "zero-shot": zero_shot, "better": better}
 
@@ -193,22 +196,30 @@ def run(entry: Entry, seed: int, data: Path, work: Path) -> list[Trial]:
     recorded = load(entry.tasks, data)
     if entry.preset:
         recorded = with_latents(recorded, entry, seed, data, work)
-    demonstrations = [e for episodes in recorded.values() for e in episodes[:entry.labels]]
-    rest = [e.as_video() for episodes in recorded.values() for e in episodes[entry.labels:]]
-    name = f"{'-'.join(map(str, entry.key))}-{seed}".replace(" ", "_").replace(",", "")
-    out = work / "policies" / name
-    config = _config(entry, seed)
+    demonstrations, rest = split(recorded, entry.labels)
+    out = work / "policies" / file_name(f"{'-'.join(map(str, entry.key))}-{seed}")
+    config, robot = _config(entry, seed), load_interface(resource(ROBOT))
     if entry.method == SUPERVISED:
         motion = load_motion_preset("como-v1")
         loop = dataclasses.replace(motion.loop, seed=seed, steps=1000)
         rest = label_supervised(demonstrations, rest, motion, config.cotraining.decoder.lags_s, loop, out / "idm")
     elif entry.better:
-        rest = better_labels.label(entry.better, recorded, entry.labels, config.cotraining.decoder)
-    robot = load_interface(resource(ROBOT))
+        rest = better_labels.label(entry.better, recorded, entry.labels, robot, config.cotraining)
     videos = rest if config.cotraining.mode != "none" else []
     train_policy(demonstrations, videos, robot, config, out, cache=work / "cache")
     return run_trials(partial(load_policy, out), [f"metaworld:{task}" for task in entry.tasks], entry.starts,
                       processes=1)
+
+
+def split(recorded: dict[str, list[Episode]], labels: int) -> tuple[list[Episode], list[Episode]]:
+    """The first `labels` recordings of each task as demonstrations, the others as video."""
+    return ([e for group in recorded.values() for e in group[:labels]],
+            [e.as_video() for group in recorded.values() for e in group[labels:]])
+
+
+def file_name(name: str) -> str:
+    """A name of rows for a file."""
+    return name.replace(" ", "_").replace(",", "")
 
 
 def _config(entry: Entry, seed: int) -> PolicyConfig:
@@ -219,12 +230,12 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
 def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
                  ) -> dict[str, list[Episode]]:
     """The recordings with the latents of a motion model that was trained on video of `seen`; kept below `work`."""
-    variant = entry.method.replace(", ", "-").replace(" ", "_") if entry.motion else entry.preset
-    motion = f"{variant}-{len(entry.seen or recorded)}-{seed}"
+    variant = entry.method if entry.motion else entry.preset
+    motion = file_name(f"{variant}-{len(entry.seen or recorded)}-{seed}")
     name = f"{motion}-of-{len(recorded)}" if entry.seen else motion
     stored = work / "latents" / f"{name}.npz"
     episodes = [e for group in recorded.values() for e in group]
-    with alone(stored.with_suffix(".lock")):  # processes that share the work wait for one another's motion model
+    with alone(stored.with_name(f"{motion}.lock")):  # a motion model may label several sets of recordings
         if not stored.is_file():
             seen = load(entry.seen, data) if entry.seen else recorded
             config = with_options(load_motion_preset(entry.preset), **{"loop.seed": seed, **_LOOP, **entry.motion})
@@ -293,9 +304,9 @@ def main() -> None:
     parser.add_argument("--labels", type=int)
     options = parsed(parser)
     if options.show:
-        print(policy_gap.markdown(read_rows(TABLE)))
-        methods = (ALONE, SUPERVISED, *sorted(LATENTS, key=PLUS.__eq__), ORACLE)
-        print(policy_gap.markdown_by_task(read_rows(TABLE), len(TASKS), len(STARTS), methods))
+        rows, methods = read_rows(TABLE), (ALONE, SUPERVISED, *LATENTS, ORACLE)
+        print(policy_gap.markdown(rows))
+        print(policy_gap.markdown_by_task(rows, len(TASKS), len(STARTS), methods))
         return
     for group, entry, seed in _jobs(options):
         print(f"== {entry.family}, {entry.method}, {entry.labels} labels, seed {seed}", flush=True)
