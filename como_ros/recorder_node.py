@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from como_core.formats.bag_recovery import PART, Recovered, cut_bags, recover
 from como_core.formats.episode_index import EpisodeEntry
 from como_core.formats.rosbag import BagWriter
 from como_ros import qos, recorder_diagnostics
+from como_ros.messages import NS_PER_S
 from como_ros.parameters import INTERFACE, Parameter, declare, interface_of
 from como_ros.recorder_folder import next_path
 from como_ros.recorder_remote import RecorderRemote
@@ -48,6 +50,10 @@ from como_ros.waiting import Waiting
 
 # Time for what was sent just before a call to arrive: an instruction at the start, the last messages at the end.
 SETTLE_S = 0.1
+# How long record/stop takes what has arrived and lies in the queues of a busy machine.
+DRAIN_S = 5.0
+# Between two polls every subscription that has a message is served at least once; the first has nothing before it.
+QUIET_POLLS = 2
 DIAGNOSTICS_PERIOD_S = 1.0
 PARAMETERS = (
     INTERFACE,
@@ -144,7 +150,7 @@ class RecorderNode(Node):
     async def _stop(self) -> str:
         if self._recording is not None:
             self._recording.end_at(self.get_clock().now().nanoseconds)
-            await self._waiting.seconds(SETTLE_S)
+            await self._drain()
         finished, entry = self._keep(self._end())
         for text in finished.audit.faults:
             self.get_logger().error(f"{finished.path}: {text}")
@@ -155,6 +161,18 @@ class RecorderNode(Node):
         return json.dumps({"path": finished.path, "messages": finished.messages, "seconds": entry.seconds,
                            "instruction": entry.instruction, "success": entry.success, "faults": entry.faults,
                            "warnings": entry.warnings})
+
+    async def _drain(self) -> None:
+        """Take what arrives within SETTLE_S, however far this process is behind."""
+        settled_ns, quiet = time.time_ns() + round(SETTLE_S * NS_PER_S), 0
+
+        def empty() -> bool:
+            nonlocal quiet
+            quiet = 0 if self._topics.took_of_before(settled_ns) else quiet + 1
+            return quiet >= QUIET_POLLS
+
+        await self._waiting.seconds(SETTLE_S)
+        await self._waiting.until(empty, DRAIN_S)
 
     async def _discard(self) -> str:
         recording = self._end()

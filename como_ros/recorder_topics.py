@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.subscription import Subscription
+from rclpy.subscription import MessageInfo, Subscription
 
 from como_core.formats.bag_audit import RecordedTopic, recorded_topics
 from como_core.interface import Interface
@@ -33,8 +33,14 @@ class RecorderTopics:
         self.held: dict[str, bytes] = {}
         self.mismatches: dict[str, str] = {}
         self.heard_s: dict[str, float] = {}
+        self._taken_of_ns: int | None = None
         self._commands = {node.resolve_topic_name(interface.action.topic)}
         self._sources: dict[str, Subscription[Any]] = {topic.name: self._listen(topic) for topic in self.all}
+
+    def took_of_before(self, ns: int) -> bool:
+        """Whether a message was taken since the last question that had arrived before `ns`, of the system's clock."""
+        taken_of_ns, self._taken_of_ns = self._taken_of_ns, None
+        return taken_of_ns is not None and taken_of_ns < ns
 
     def unheard(self) -> list[RecordedTopic]:
         """Topics that have no publisher of their type and QoS."""
@@ -57,8 +63,10 @@ class RecorderTopics:
         return qos.subscribe(self._node, message_class(topic.type), topic.name, partial(self._on_message, topic),
                              profile, raw=True, on_incompatible=partial(self.mismatches.__setitem__, topic.name))
 
-    def _on_message(self, topic: RecordedTopic, cdr: bytes) -> None:
+    def _on_message(self, topic: RecordedTopic, cdr: bytes, info: MessageInfo) -> None:
         self.heard_s[topic.name] = time.monotonic()
+        arrived_ns = info["received_timestamp"] or info["source_timestamp"]  # not every middleware knows the first
+        self._taken_of_ns = min(arrived_ns, self._taken_of_ns or arrived_ns)
         if topic.on_change:
             self.held[topic.name] = cdr
         self._take(topic.name, cdr)

@@ -31,7 +31,8 @@ from como_ros.processes import NodeProcess, wait_until
 INTERFACE = load_interface(resource("config/interfaces/metaworld.yaml"))
 CAMERA, POSE, GRIPPER = INTERFACE.cameras["front"], INTERFACE.state["ee_pose"], INTERFACE.state["gripper"]
 ACTION = INTERFACE.action
-RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+QUEUED = 180  # of each topic: as many as the recorder keeps while it is behind, nearly
+RELIABLE = QoSProfile(depth=QUEUED, reliability=ReliabilityPolicy.RELIABLE)
 Start = Callable[..., NodeProcess]
 
 
@@ -47,18 +48,27 @@ class Robot:
 
     def send(self, step: int, but: tuple[str, ...] = (), ahead_ns: int = 0, stamp_ns: int | None = None) -> None:
         """Stamped `stamp_ns`, or `ahead_ns` from now."""
-        rng, ns = np.random.default_rng(step), time.time_ns() + ahead_ns if stamp_ns is None else stamp_ns
+        ns = time.time_ns() + ahead_ns if stamp_ns is None else stamp_ns
+        self.publish({topic: cdr for topic, cdr in self.messages(step, ns).items() if topic not in but})
+
+    def messages(self, step: int, stamp_ns: int, side: int = 64) -> dict[str, bytes]:
+        """The bytes of every topic's message."""
+        rng = np.random.default_rng(step)
         messages: dict[str, Any] = {
-            CAMERA.topic: image_message(rng.integers(0, 256, (64, 64, 3), np.uint8), ns),
-            POSE.topic: state_message(rng.random(3), POSE, ns),
-            GRIPPER.topic: joints(ns, {"gripper": rng.random()}),
-            ACTION.topic: twist_message(rng.random(4), ACTION, ns),
+            CAMERA.topic: image_message(rng.integers(0, 256, (side, side, 3), np.uint8), stamp_ns),
+            POSE.topic: state_message(rng.random(3), POSE, stamp_ns),
+            GRIPPER.topic: joints(stamp_ns, {"gripper": rng.random()}),
+            ACTION.topic: twist_message(rng.random(4), ACTION, stamp_ns),
             "gripper_command": Float64(data=step / 100)}
-        for topic, publisher in self._publishers.items():
-            if topic not in but:
-                # rclpy's serialize_message leaves bytes of no meaning behind a JointState.
-                cdr = messages[topic] if topic == GRIPPER.topic else bytes(serialize_message(messages[topic]))
-                publisher.publish(cdr)
+        # rclpy's serialize_message leaves bytes of no meaning behind a JointState.
+        return {topic: message if topic == GRIPPER.topic else bytes(serialize_message(message))
+                for topic, message in messages.items()}
+
+    def publish(self, messages: dict[str, bytes]) -> None:
+        """Send bytes on the topics that have a publisher."""
+        for topic, cdr in messages.items():
+            if topic in self._publishers:
+                self._publishers[topic].publish(cdr)
                 self.sent[f"/{topic}"].append(cdr)
 
     def replace(self, topic: str, publisher: Publisher[Any]) -> None:
@@ -140,6 +150,20 @@ def test_an_episode_is_stored_byte_by_byte(start_node: Start, tmp_path: Path) ->
     assert bags(output) == ["episode_0000", "episode_0001"], "Ctrl-C keeps what is whole"
     assert mcap_messages(output / "episode_0001")["/ee_pose"] == robot.sent["/ee_pose"][40:]
     assert "Traceback" not in node.log.read_text()
+
+
+def test_stop_takes_what_waits_in_the_queues_of_a_busy_machine(start_node: Start, tmp_path: Path) -> None:
+    start_node("recorder_node", {"output": tmp_path / "bags"})
+    with RosClient() as client:
+        robot = Robot(client)
+        assert client.trigger("record/start").success
+        now_ns = time.time_ns()
+        for messages in [robot.messages(step, now_ns, side=8) for step in range(QUEUED)]:
+            robot.publish(messages)
+            time.sleep(2e-4)  # the transport keeps up, the recorder's thread does not
+        answer = client.trigger("record/stop")
+        assert answer.success, answer.message
+    assert json.loads(answer.message)["messages"] == dict.fromkeys(robot.sent, QUEUED)
 
 
 def test_only_whole_episodes_are_kept(start_node: Start, tmp_path: Path) -> None:
