@@ -226,6 +226,18 @@ def _mean(cache, queue):
     queue.put((type(cache.frames).__name__, float(cache.frames.mean())))
 
 
+def test_another_process_may_be_faster_by_a_hair_with_the_same(tmp_path, monkeypatch):
+    real = os.replace
+
+    def beaten(part, path):
+        shutil.copytree(part, path)
+        real(part, path)
+
+    monkeypatch.setattr(os, "replace", beaten)
+    cache = FrameCache.build([episode(3)], None, 8, tmp_path)
+    assert len(cache.frames) == 3 and os.listdir(tmp_path) == [cache.path.name]
+
+
 def test_another_process_maps_the_file_and_gets_no_copy(tmp_path):
     cache = FrameCache.build([episode(50)], None, 32, tmp_path)
     assert len(pickle.dumps(cache)) < 1000

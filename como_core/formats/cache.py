@@ -171,8 +171,11 @@ def _write(path: Path, parts: Sequence[_Part], size: int, progress: Progress | N
                      "left_out": [[parts[i].episode.source, why] for i, why in sorted(broken.items())]}
             (part / _INDEX).write_text(json.dumps(index), encoding="utf-8")
             file.flush()
-            if not path.is_dir():  # Another process may have been faster with the same.
+            try:
                 os.replace(part, path)
+            except OSError:
+                if not (path / _INDEX).is_file():  # another process may have been faster with the same
+                    raise
     except OSError as error:
         raise ComoError(f"{path.parent}: frames cannot be cached there: {error.strerror}") from error
     finally:
