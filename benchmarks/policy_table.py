@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -230,10 +231,7 @@ def _config(entry: Entry, seed: int) -> PolicyConfig:
 def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, data: Path, work: Path
                  ) -> dict[str, list[Episode]]:
     """The recordings with the latents of a motion model that was trained on video of `seen`; kept below `work`."""
-    variant = entry.method if entry.motion else entry.preset
-    motion = file_name(f"{variant}-{len(entry.seen or recorded)}-{seed}")
-    name = f"{motion}-of-{len(recorded)}" if entry.seen else motion
-    stored = work / "latents" / f"{name}.npz"
+    motion, stored = _motion_name(entry, seed), latents_file(entry, seed, work)
     episodes = [e for group in recorded.values() for e in group]
     with alone(stored.with_name(f"{motion}.lock")):  # a motion model may label several sets of recordings
         if not stored.is_file():
@@ -255,12 +253,29 @@ def with_latents(recorded: dict[str, list[Episode]], entry: Entry, seed: int, da
     return {task: [next(labelled) for _ in group] for task, group in recorded.items()}
 
 
-def add(group: str, entry: Entry, seed: int, trials: list[Trial]) -> None:
-    """Put the trials of a run beside what other processes put there, and make the table anew."""
+def latents_file(entry: Entry, seed: int, work: Path) -> Path:
+    """Where the latents of its recordings are kept."""
+    motion = _motion_name(entry, seed)
+    return work / "latents" / (f"{motion}-of-{len(entry.tasks)}.npz" if entry.seen else f"{motion}.npz")
+
+
+def _motion_name(entry: Entry, seed: int) -> str:
+    variant = entry.method if entry.motion else entry.preset
+    return file_name(f"{variant}-{len(entry.seen or entry.tasks)}-{seed}")
+
+
+def add(group: str, entry: Entry, seed: int, trials: list[Trial], work: Path) -> None:
+    """Put the trials of a run beside what other processes put there, and make the table anew.
+
+    A motion model of the same seed that is trained on another machine need not be the same to the bit, so a row says by
+    a digest which latents it stands on.
+    """
     successes = {task: "".join("01"[t.success] for t in trials if t.env == f"metaworld:{task}") for task in entry.tasks}
     row = {"family": entry.family, "method": entry.method, "labels": entry.labels, "mode": entry.mode, "seed": seed,
            "options": entry.options, "first_start": entry.starts[0], "successes": successes,
            "command": command(group, entry, seed)}
+    if entry.preset:
+        row["latents"] = hashlib.sha256(latents_file(entry, seed, work).read_bytes()).hexdigest()[:12]
     with alone():
         if (*entry.key, seed) in runs_done():
             return  # two processes may have done the same run
@@ -310,7 +325,7 @@ def main() -> None:
         return
     for group, entry, seed in _jobs(options):
         print(f"== {entry.family}, {entry.method}, {entry.labels} labels, seed {seed}", flush=True)
-        add(group, entry, seed, run(entry, seed, options.data, options.work))
+        add(group, entry, seed, run(entry, seed, options.data, options.work), options.work)
 
 
 if __name__ == "__main__":
