@@ -86,9 +86,10 @@ def test_a_log_of_another_evaluation_is_refused_by_what_differs(runs: tuple[Path
         (tmp_path / "nowhere", "neither the folder of a policy nor a log of trials"),
     ]
     for against, expected in cases:
-        assert _eval(runs[0], "--against", against) == 2
+        assert _eval(runs[0], "-o", tmp_path / "fresh", "--against", against) == 2
         said = capsys.readouterr().err
         assert said.startswith("como: ") and expected in said, said
+        assert not (tmp_path / "fresh").exists(), "refused before any trial is run"
     assert _eval(runs[0], "--against", _log(tmp_path / "same.jsonl", range(9_999, 10_003))) == 0
     (row,) = json.loads((runs[0] / "eval" / "comparison.json").read_text())
     assert (row["difference"], row["only_run"], row["only_against"]) == (-1.0, 0, 2)

@@ -75,6 +75,8 @@ def evaluate(
     plan = _Plan(tuple(dict.fromkeys(env)), range(first_seed, first_seed + trials), processes, batch, horizon_s, device)
     folder = output or run / "eval"
     began = time.monotonic()
+    plan.check(run)
+    other = None if against is None else _Other.of(against, plan)
     done = plan.run(run, folder, films)
     rows = success_rows(done)
     print_table(success_table(f"{run}, {trials} start states from seed {first_seed}", rows))
@@ -88,8 +90,8 @@ def evaluate(
     if films:
         print(f"films: {folder / 'films'} ({sum(trial.film is not None for trial in done)} of {len(done)} trials; "
               "those logged before without --films have none)")
-    if against is not None:
-        compared = comparison_rows(done, plan.others(against))
+    if other is not None:
+        compared = comparison_rows(done, other.trials(plan))
         print_table(comparison_table(str(run), str(against), compared))
         _write_json(folder / "comparison.json", compared)
         print(f"the same numbers: {folder / 'comparison.json'}")
@@ -106,22 +108,16 @@ class _Plan:
     horizon_s: float | None
     device: str
 
-    def run(self, policy: Path, folder: Path, films: bool = False) -> list[Trial]:
-        """The trials of a policy, those missing in folder/trials.jsonl run now."""
-        from functools import partial
-
+    def check(self, policy: Path) -> None:
+        """Refuse what is damaged or does not fit before any process is begun."""
         import torch
 
-        from como_core.formats.labels import sha256_of
-        from como_core.formats.trials import TrialLog
         from como_core.policy.checkpoint import load_policy
         from como_core.simulation.environment import check_env
-        from como_core.simulation.rollout import env_for, run_trials
-        from como_core.training.checkpoint import TENSORS
+        from como_core.simulation.rollout import env_for
 
         if self.device == "cpu":
             torch.set_num_threads(1)  # as in processes of their own: simulators and networks share the cores
-        # What is damaged or does not fit is refused before any process.
         interface = load_policy(policy, self.device).interface
         for env in self.envs:
             check_env(env)
@@ -130,43 +126,71 @@ class _Plan:
         if first.starts is not None and len(self.seeds) > first.starts:
             raise ComoError(f"--trials {len(self.seeds)}: {first.name} has {first.starts} start states; trying one "
                             "twice tells nothing new")
-        log = TrialLog(folder / LOG, {"policy_sha256": sha256_of(policy / TENSORS), **self._conditions()})
+
+    def run(self, policy: Path, folder: Path, films: bool = False) -> list[Trial]:
+        """The trials of a policy, those missing in folder/trials.jsonl run now."""
+        from functools import partial
+
+        from como_core.formats.labels import sha256_of
+        from como_core.formats.trials import TrialLog
+        from como_core.policy.checkpoint import load_policy
+        from como_core.simulation.rollout import run_trials
+        from como_core.training.checkpoint import TENSORS
+
+        log = TrialLog(folder / LOG, {"policy_sha256": sha256_of(policy / TENSORS), **self.conditions()})
         return run_trials(partial(load_policy, policy, self.device), self.envs, self.seeds, processes=self.processes,
                           horizon_s=self.horizon_s, log=log, films=folder / "films" if films else None,
                           strips=folder / "strips", batch=self.batch, title=f"trials of {policy}")
 
-    def others(self, against: Path) -> list[Trial]:
-        """The trials of the policy to compare with: of a checkpoint, missing ones are run; a log is only read."""
+    def conditions(self) -> dict[str, object]:
+        """What trials must have in common to be compared."""
+        from como_core.simulation.chunk_player import REAL_TIME
+
+        return {"horizon_s": self.horizon_s, "batch": self.batch, "timing": REAL_TIME}
+
+
+@dataclass(frozen=True)
+class _Other:
+    """What to compare with: a policy, whose missing trials are still to run, or trials out of a log."""
+
+    policy: Path
+    logged: list[Trial] | None = None
+
+    @classmethod
+    def of(cls, against: Path, plan: _Plan) -> _Other:
+        """Raises ComoError where it cannot be compared with, before hours of trials."""
         from como_core import config
+        from como_core.evaluation.trials import require_same_starts
         from como_core.formats.trials import TrialLogError, read_trials
         from como_core.training.checkpoint import TENSORS
 
         if (against / TENSORS).is_file():
-            return self.run(against, against / "eval")
+            plan.check(against)
+            return cls(against)
         path = next((p for p in (against / "eval" / LOG, against / LOG) if p.is_file()), against)
         if not path.is_file():
             raise ComoError(f"--against {against}: neither the folder of a policy nor a log of trials ({LOG})")
         conditions, trials = read_trials(path)
         found = config.first_difference({k: v for k, v in conditions.items() if k != "policy_sha256"},
-                                        self._conditions())
+                                        plan.conditions())
         if found:
             key, theirs, ours = found
             raise TrialLogError(f"{path}: its trials were run with {key} = {theirs!r}, these with {ours!r}; only "
                                 "trials under the same conditions can be compared")
-        wanted = {(env, seed) for env in self.envs for seed in self.seeds}
+        wanted = {(env, seed) for env in plan.envs for seed in plan.seeds}
         kept = [trial for trial in trials if trial.start in wanted]
         if not kept:
             seeds = sorted({trial.seed for trial in trials})
             raise ComoError(f"--against {path}: no trial from the start states of this evaluation (seeds "
-                            f"{self.seeds[0]} to {self.seeds[-1]} of {', '.join(self.envs)}); it has "
+                            f"{plan.seeds[0]} to {plan.seeds[-1]} of {', '.join(plan.envs)}); it has "
                             f"{f'seeds {seeds[0]} to {seeds[-1]}' if seeds else 'none'} of "
                             f"{', '.join(sorted({trial.env for trial in trials})) or 'no environment'}")
-        return kept
+        require_same_starts(wanted, [trial.start for trial in kept])
+        return cls(against, kept)
 
-    def _conditions(self) -> dict[str, object]:
-        from como_core.simulation.chunk_player import REAL_TIME
-
-        return {"horizon_s": self.horizon_s, "batch": self.batch, "timing": REAL_TIME}
+    def trials(self, plan: _Plan) -> list[Trial]:
+        """Its trials; those that a policy still lacks are run."""
+        return plan.run(self.policy, self.policy / "eval") if self.logged is None else self.logged
 
 
 def _write_json(path: Path, rows: Sequence[object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from como_core.errors import ComoError
@@ -69,16 +69,21 @@ def compare(base: Sequence[Trial], other: Sequence[Trial]) -> Comparison:
     Raises ComoError, naming a start state, where one was tried by only one of them or twice by the same.
     """
     ours, theirs = _by_start(base), _by_start(other)
-    alone = ours.keys() ^ theirs.keys()
-    if alone:
-        env, seed = min(alone)
-        raise ComoError(f"the policies were not tried from the same start states: {len(alone)} were tried by one only, "
-                        f"such as {env} from seed {seed}; run the missing trials")
+    require_same_starts(ours, theirs)
     starts = sorted(ours)
     a, b = [ours[start] for start in starts], [theirs[start] for start in starts]
     base_rate, other_rate = rate(base), rate(other)
     return Comparison(base_rate, other_rate, other_rate.share - base_rate.share,
                       paired_bootstrap(a, b, [env for env, _ in starts]), mcnemar_exact(a, b))
+
+
+def require_same_starts(one: Iterable[tuple[str, int]], other: Iterable[tuple[str, int]]) -> None:
+    """Raise ComoError, naming the first (environment, seed), where there are start states of one policy alone."""
+    alone = set(one) ^ set(other)
+    if alone:
+        env, seed = min(alone)
+        raise ComoError(f"the policies were not tried from the same start states: {len(alone)} were tried by one only, "
+                        f"such as {env} from seed {seed}; run the missing trials")
 
 
 def _by_start(trials: Sequence[Trial]) -> dict[tuple[str, int], bool]:

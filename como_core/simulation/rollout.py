@@ -92,8 +92,9 @@ def require_fit(interface: Interface, env: Env) -> None:
     found = config.first_difference(_stepped(interface), _stepped(env.interface))
     if found:
         key, ours, theirs = found
-        raise config.ConfigError(f"the policy does not fit {env.name}: interface key {key!r} is {ours!r} in the policy "
-                                 f"and {theirs!r} in the environment; train it with data of this environment")
+        raise config.ConfigError(f"the policy does not fit the environment {env.name!r}: interface key {key!r} is "
+                                 f"{ours!r} in the policy and {theirs!r} in the environment; train it with data of "
+                                 "this environment")
 
 
 def env_for(interface: Interface, name: str, size: int | None = None) -> Env:
