@@ -1,11 +1,12 @@
 """The share of the oracle gap that video closes, (with - without) / (oracle - without), and its interval.
 
-    rows = table(runs)      # flat rows of trials per task, and of gap_closed
+    rows = table(runs)      # flat rows of trials per task, of gap_closed, and of differences to other methods
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,33 +15,40 @@ from como_core.evaluation.statistics import wilson
 
 Row = dict[str, Any]
 
-ALONE, ORACLE = "no video", "oracle"
+ALONE, SUPERVISED, ORACLE = "no video", "supervised IDM", "oracle"
 RESAMPLES = 5000
 
 
 def table(runs: list[Row]) -> list[Row]:
-    """Flat rows: success of every run by task and overall, pooled over seeds, and gap_closed."""
+    """Flat rows: success of every run by task and overall, pooled over seeds; gap_closed; differences of success."""
     rows = [row for run in runs for row in _by_task(run)]
     for key in _keys(runs):
         same = [run for run in runs if _whole_key(run) == key]
         pooled = "".join(text for run in same for text in run["successes"].values())
         rows.append({**_head(same[0]), "task": "all", **_rate(pooled), "seed": "all", "seeds": len(same)})
     rows += [row for key in _keys(runs) if (row := _gap(runs, key)) is not None]
+    rows += [row for key in _keys(runs) for base in (ALONE, SUPERVISED) if (row := _minus(runs, key, base)) is not None]
     return rows
 
 
 def markdown(rows: list[Row]) -> str:
-    """Pooled success and gap closed, a line per method."""
+    """Pooled success, gap closed and points of success more than others, a line per method."""
     names = ("tasks", "starts", "family", "labels", "method", "mode", "seeds")
-    lines = ["| " + " | ".join(names) + " | success | gap closed |", "|" + "---|" * (len(names) + 2)]
-    gaps = {_key(r) + (r["tasks"], r["starts"]): r for r in rows if "gap_closed" in r}
+    lines = ["| " + " | ".join(names) + f" | success | gap closed | minus {ALONE} | minus {SUPERVISED} |",
+             "|" + "---|" * (len(names) + 4)]
+    gaps = {(*_key(r), r["tasks"], r["starts"]): r for r in rows if "gap_closed" in r}
+    more = {(*_key(r), r["tasks"], r["starts"], r["minus"]): r for r in rows if "minus" in r}
     for r in rows:
         if r.get("task") == "all":
-            gap = gaps.get(_key(r) + (r["tasks"], r["starts"]))
+            key = *_key(r), r["tasks"], r["starts"]
+            gap = gaps.get(key)
             closed = "" if gap is None else f"{gap['gap_closed']:.0%} [{gap['low']:.0%}, {gap['high']:.0%}]"
             what = " | ".join(str(r[name]) for name in names)
             rate = f"{r['k']}/{r['n']} = {r['success']:.1%} [{r['low']:.1%}, {r['high']:.1%}]"
-            lines.append(f"| {what} | {rate} | {closed} |")
+            points = " | ".join("" if r is None else
+                                f"{100 * r['difference']:+.1f} [{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]"
+                                for r in (more.get((*key, base)) for base in (ALONE, SUPERVISED)))
+            lines.append(f"| {what} | {rate} | {closed} | {points} |")
     return "\n".join(lines)
 
 
@@ -97,27 +105,59 @@ def _gap(runs: list[Row], key: tuple[Any, ...]) -> Row | None:
     family, method, labels, tried = key
     if method in (ALONE, ORACLE):
         return None
-    mine = _successes(runs, family, method, labels, tried)
-    alone = _successes(runs, family, ALONE, labels, tried)
-    oracle = _successes(runs, family, ORACLE, None, tried)
-    seeds = sorted(mine.keys() & alone.keys() & oracle.keys())
+    three, seeds = _paired(runs, family, ((method, labels), (ALONE, labels), (ORACLE, None)), tried)
     if not seeds:
         return None
-    three = np.stack([[found[seed] for seed in seeds] for found in (mine, alone, oracle)])  # [3, seeds, tasks, starts]
-    rng = np.random.default_rng(0)
-    closed = []
-    for _ in range(RESAMPLES):
-        # Seeds and start states are drawn anew; the same ones for all three, since they are paired.
-        drawn = three[:, rng.integers(0, len(seeds), len(seeds))]
-        starts = rng.integers(0, three.shape[3], (three.shape[2], three.shape[3]))
-        means = np.take_along_axis(drawn, starts[None, None], axis=3).mean(axis=(1, 2, 3))
-        closed.append((means[0] - means[1]) / (means[2] - means[1]) if means[2] > means[1] else np.nan)
+    drawn = _resampled(three)
+    closed = [(with_video - without) / (best - without) if best > without else np.nan
+              for with_video, without, best in drawn]
     low, high = np.nanpercentile(closed, [2.5, 97.5])
     with_video, without, best = three.mean(axis=(1, 2, 3))
     share = (with_video - without) / (best - without) if best > without else float("nan")
     same = next(run for run in runs if _whole_key(run) == key)
     return {**_head(same), "gap_closed": float(share), "mean": float(share), "low": float(low), "high": float(high),
             "n": int(three[0].size), "seeds": len(seeds)}
+
+
+def _minus(runs: list[Row], key: tuple[Any, ...], base: str) -> Row | None:
+    """Row of how much more often a method succeeds than `base` does; None where they have no seed in common."""
+    family, method, labels, tried = key
+    if method in (base, ALONE, ORACLE):
+        return None
+    two, seeds = _paired(runs, family, ((method, labels), (base, labels)), tried)
+    if not seeds:
+        return None
+    low, high = np.percentile([ours - theirs for ours, theirs in _resampled(two)], [2.5, 97.5])
+    ours, theirs = two.mean(axis=(1, 2, 3))
+    same = next(run for run in runs if _whole_key(run) == key)
+    return {**_head(same), "minus": base, "difference": float(ours - theirs), "low": float(low), "high": float(high),
+            "n": int(two[0].size), "seeds": len(seeds)}
+
+
+def _paired(runs: list[Row], family: str, methods: Sequence[tuple[str, int | None]], tried: tuple[tuple[str, int], ...]
+            ) -> tuple[np.ndarray, list[int]]:
+    """Successes [methods, seeds, tasks, starts] for the seeds that all methods have, and these seeds."""
+    found = [_successes(runs, family, method, labels, tried) for method, labels in methods]
+    seeds = sorted(set.intersection(*(set(of_method) for of_method in found)))
+    return np.array([[of_method[seed] for seed in seeds] for of_method in found]), seeds
+
+
+def _resampled(paired: np.ndarray) -> np.ndarray:
+    """Means of each method [RESAMPLES, methods] with seeds and start states drawn anew, the same ones for all."""
+    seeds, starts = _draws(*paired.shape[1:])
+    return np.einsum("mstn,rs,rtn->rm", paired, seeds, starts, optimize=True) / paired[0].size
+
+
+@lru_cache
+def _draws(seeds: int, tasks: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each seed [RESAMPLES, seeds], and each start state of each task [RESAMPLES, tasks, count], is drawn."""
+    rng = np.random.default_rng(0)
+    drawn = [(rng.integers(0, seeds, seeds), rng.integers(0, count, (tasks, count))) for _ in range(RESAMPLES)]
+    of_starts = np.stack([starts for _, starts in drawn]) + count * np.arange(tasks)[:, None]
+    of_starts += tasks * count * np.arange(RESAMPLES)[:, None, None]
+    times = np.bincount(of_starts.ravel(), minlength=RESAMPLES * tasks * count)
+    return (np.stack([np.bincount(chosen, minlength=seeds) for chosen, _ in drawn]).astype(float),
+            times.reshape(RESAMPLES, tasks, count).astype(float))
 
 
 def _successes(runs: list[Row], family: str, method: str, labels: int | None, tried: tuple[tuple[str, int], ...]
