@@ -17,7 +17,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.command_line import parsed, table_parser
-from benchmarks.policy_table import ALONE, ROBOT, Entry, file_name, groups, load, runs_done, split, with_latents
+from benchmarks.policy_gap import ALONE
+from benchmarks.policy_table import ROBOT, Entry, file_name, groups, load, runs_done, split, with_latents
 from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from como_core.config import with_options
 from como_core.interface import load_interface

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,10 +30,12 @@ from benchmarks import better_labels, policy_gap
 from benchmarks.command_line import parsed, table_parser
 from benchmarks.episodes import load_episodes, save_episodes
 from benchmarks.motion_table import PLACED_OPTIONS
+from benchmarks.policy_gap import ALONE, ORACLE, SUPERVISED
 from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from benchmarks.supervised_idm import label as label_supervised
 from como_core.config import with_options
 from como_core.episode import Episode
+from como_core.formats.labels import sha256_of
 from como_core.formats.trials import Trial
 from como_core.interface import load_interface
 from como_core.motion.clip import label_clip
@@ -71,7 +72,6 @@ SEEDS = (0, 1, 2)
 FAMILIES = ("diffusion", "autoregressive")
 PLUS = "como-plus"
 LATENTS = ("como", "rgb-difference", "vq", "continuous", PLUS)
-ALONE, SUPERVISED, ORACLE = "no video", "supervised IDM", "oracle"
 ROBOT = "config/interfaces/metaworld.yaml"
 RUNS, TABLE = FOLDER / "policy_runs.json", FOLDER / "policy_table.json"
 
@@ -275,7 +275,7 @@ def add(group: str, entry: Entry, seed: int, trials: list[Trial], work: Path) ->
            "options": entry.options, "first_start": entry.starts[0], "successes": successes,
            "command": command(group, entry, seed)}
     if entry.preset:
-        row["latents"] = hashlib.sha256(latents_file(entry, seed, work).read_bytes()).hexdigest()[:12]
+        row["latents"] = sha256_of(latents_file(entry, seed, work))[:12]
     with alone():
         if (*entry.key, seed) in runs_done():
             return  # two processes may have done the same run
