@@ -48,15 +48,16 @@ def test_a_name_that_is_not_there_is_refused_with_the_list(capsys: pytest.Captur
 
 
 def test_the_node_is_measured_beside_the_least_one(tmp_path: Path) -> None:
-    """Real processes over DDS; a busy machine may make it slow, and still a command comes of most frames."""
+    """Real processes over DDS. How fast they are, and how many frames are lost, is the machine's and is not judged."""
     out = tmp_path / "node.json"
     assert cli.main(["bench", "node", "--quick", "--json", str(out)]) == 0
     rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
-    median = rows["1 camera 224x224 raw: stamp to command, p50"]
-    assert 0.1 < median["value"] < 500, "milliseconds"
-    assert rows["1 camera 224x224 raw: over the least node, p50"]["value"] > 1, "nothing is faster than the least node"
+    median, added, over = (rows[f"1 camera 224x224 raw: {what}, p50"]["value"]
+                           for what in ("stamp to command", "added to the least node", "over the least node"))
+    assert 0.1 < median < 10_000, "milliseconds: each answer is matched with the frame it answers"
+    assert over == pytest.approx(median / (median - added))
     lost = rows["1 camera 224x224 raw: frames without a command"]
-    assert lost["unit"] == "of 30" and lost["value"] < 15
+    assert lost["unit"] == "of 90" and lost["value"] < 90
     assert any("jitter" in name for name in rows)
 
 
@@ -117,6 +118,18 @@ def test_ratios_of_relabelling_are_to_the_slower_limit_of_the_same_turn() -> Non
     gain = rows["m: relabelling over encoding both frames of every pair"]
     assert (gain.low, gain.high, gain.goal) == (0.625, 2.5, 1.9)
     assert rows["m: relabelling"].high == 50
+
+
+def test_an_output_that_would_lose_something_is_refused_before_the_work(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(motion, "bench_motion", lambda quick: pytest.fail("measured before the output is looked at"))
+    (tmp_path / "mine.json").write_text("[]")
+    for name, expected in {"mine.json": "holds something else than a result of an earlier `como bench`",
+                           "bench.txt": "expected a name that ends in .json", "": "is a folder",
+                           "mine.json/a.json": "mine.json: cannot be written"}.items():
+        assert cli.main(["bench", "motion", "-o", str(tmp_path / name)]) == 2
+        assert expected in capsys.readouterr().err
+    assert (tmp_path / "mine.json").read_text() == "[]"
 
 
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
