@@ -3,8 +3,8 @@
     results = Results("motion")          # results/motion_runs.json and results/motion_table.json
     results.add(rows)
 
-An interval is 95 %: the half-width over recordings (bootstrap) and 1.96 standard errors over training seeds, added as
-squares.
+An interval is 95 %: the half-width over recordings (`motion.measure.intervals`) and 1.96 standard errors over training
+seeds, added as squares.
 """
 
 from __future__ import annotations

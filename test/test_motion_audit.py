@@ -169,6 +169,29 @@ def test_appearance_is_full_for_the_scene_and_none_for_noise(clips: list[Episode
     assert leak.references["chance"] == pytest.approx(1 / told.shape[1])
 
 
+def test_a_share_of_a_frame_that_tells_less_than_z_is_one(clips: list[Episode]) -> None:
+    _, pairs = frames_and_pairs(clips)
+    scenes, told = scenes_of(pairs, 3)
+    noise = np.random.default_rng(1).standard_normal(told.shape)
+    line = appearance(told, told + 0.5 * noise, pairs, scenes)
+    assert line.verdict == "leak" and line.references["frame"] < 0.95
+    assert line.value is not None and line.value.mean == line.value.high == 1
+
+
+def test_a_frame_hardly_above_chance_is_no_measure_of_a_leak(clips: list[Episode]) -> None:
+    """Three recordings, of which a frame tells little more than chance, though by more than a tenth."""
+    _, pairs = frames_and_pairs(clips[:3])
+    told = np.eye(3)[pairs.episode]
+    faint, noise = np.random.default_rng(1).standard_normal((2, *told.shape))
+    frame = 0.4 * told + faint
+    line = appearance(told, frame, pairs, np.zeros(3, int))
+    assert 0.1 < line.references["frame"] - line.references["chance"] < 0.25
+    assert line.verdict == "warn" and "where a frame hardly does (accuracy 0.5" in line.meaning
+    assert line.value is not None and line.value.mean == 1 and line.references["accuracy"] == 1
+    nothing = appearance(noise, frame, pairs, np.zeros(3, int))
+    assert nothing.verdict == "not applicable" and "does not clearly tell the recordings apart" in nothing.meaning
+
+
 def test_appearance_needs_frames_that_differ(clips: list[Episode]) -> None:
     _, pairs = frames_and_pairs(clips)
     noise = np.random.default_rng(0).standard_normal((2, len(pairs), 6))

@@ -14,7 +14,15 @@ import numpy as np
 import torch
 
 from como_core.motion.measure.eye import Encoded, Eye, View, look_at_pairs, spread
-from como_core.motion.measure.intervals import Score, bootstrap, mean_of, ratio_of, sums_by_recording
+from como_core.motion.measure.intervals import (
+    COSINES,
+    NOT_NEGATIVE,
+    Score,
+    jackknife,
+    mean_of,
+    ratio_of,
+    sums_by_recording,
+)
 from como_core.motion.measure.metrics import cosine
 from como_core.motion.measure.verdicts import RULES, Verdict
 from como_core.motion.pairs import Pairs
@@ -151,7 +159,7 @@ def _read_again(eye: Eye, view: View, latent: torch.Tensor) -> np.ndarray:
 def _shuffle_gap(found: dict[str, np.ndarray], sample: _Sample) -> AuditLine:
     columns = np.stack([found[name] for name in ("exchanged", "error", "copying")], axis=1)
     sums = sums_by_recording(columns, sample.episode)
-    gap = bootstrap(sums, lambda total: (total[:, 0] - total[:, 1]) / np.maximum(total[:, 2], 1e-12))
+    gap = jackknife(sums, lambda total: (total[:, 0] - total[:, 1]) / np.maximum(total[:, 2], 1e-12))
     total = sums.sum(axis=0)
     return judged("shuffle gap", gap, len(columns), gain=float(1 - total[1] / total[2]),
                   exchanged=float(1 - total[0] / total[2]))
@@ -174,7 +182,7 @@ def _scene_cut(found: dict[str, np.ndarray], sample: _Sample) -> AuditLine:
     true, cut = (float(gain[0]) for gain in gains(sums.sum(axis=0, keepdims=True)))
     if true < MIN_GAIN:
         return skipped("scene cut", f"forward dynamics removes only {true:.0%} of the error on true pairs")
-    ratio = bootstrap(sums, lambda total: gains(total)[1] / np.maximum(gains(total)[0], 1e-6))
+    ratio = jackknife(sums, lambda total: gains(total)[1] / np.maximum(gains(total)[0], 1e-6))
     return judged("scene cut", ratio, len(columns), true=true, cut=cut, apart=float(apart))
 
 
@@ -187,7 +195,7 @@ def _transfer(found: dict[str, np.ndarray], latent: np.ndarray, sample: _Sample)
     shuffled = found["away"][np.random.default_rng(2).permutation(len(latent))]
     away, home, floor = (np.nan_to_num(cosine(latent, other)) for other in (found["away"], found["home"], shuffled))
     sums = sums_by_recording(np.stack([away, home, floor], axis=1), sample.episode)
-    value = bootstrap(sums, lambda t: (t[:, 0] - t[:, 2]) / np.maximum(t[:, 1] - t[:, 2], 1e-6))
+    value = jackknife(sums, lambda t: (t[:, 0] - t[:, 2]) / np.maximum(t[:, 1] - t[:, 2], 1e-6))
     means = [float(values.mean()) for values in (away, home, floor)]
     if means[1] - means[2] < MIN_COSINE:
         return skipped("transfer", f"z read again in its own scene is hardly itself (cosine {means[1]:.2f}, floor "
@@ -200,7 +208,7 @@ def _static(found: dict[str, np.ndarray], every: np.ndarray, sample: _Sample) ->
         typical = max(float(np.median(np.linalg.norm(every - rest, axis=1))), 1e-12)
         return np.linalg.norm(found["static"] - rest, axis=1) / typical
 
-    value = mean_of(over_typical(np.zeros(every.shape[1])), sample.episode)
+    value = mean_of(over_typical(np.zeros(every.shape[1])), sample.episode, NOT_NEGATIVE)
     return judged("static pairs", value, len(sample.pair), float(over_typical(found["static"].mean(axis=0)).mean()))
 
 
@@ -208,7 +216,7 @@ def _reversal(found: dict[str, np.ndarray], latent: np.ndarray, sample: _Sample)
     # Of pairs both ways round: it has no direction of its own.
     mean = (latent.mean(axis=0) + found["reverse"].mean(axis=0)) / 2
     centred = np.nanmean(cosine(latent - mean, mean - found["reverse"]))
-    value = mean_of(cosine(latent, -found["reverse"]), sample.episode)
+    value = mean_of(cosine(latent, -found["reverse"]), sample.episode, COSINES)
     return judged("reversal", value, len(latent), float(centred))
 
 
@@ -217,7 +225,7 @@ def _composition(found: dict[str, np.ndarray], latent: np.ndarray, sample: _Samp
     if not known.any():
         return skipped("composition", "no frame lies between the two of a pair")
     lengths = np.stack([np.linalg.norm(found["parts"] - latent, axis=1), np.linalg.norm(latent, axis=1)], axis=1)
-    value = ratio_of(sums_by_recording(lengths[known], sample.episode[known]))
+    value = ratio_of(sums_by_recording(lengths[known], sample.episode[known]), NOT_NEGATIVE)
     return judged("composition", value, int(known.sum()))
 
 

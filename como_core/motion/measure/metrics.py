@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from como_core.motion.measure.eye import Encoded, Eye, encode_pairs_of, spread
-from como_core.motion.measure.intervals import Score, mean_of, ratio_of, sums_by_recording
+from como_core.motion.measure.intervals import COSINES, NOT_NEGATIVE, Score, mean_of, ratio_of, sums_by_recording
 from como_core.motion.pairs import Pairs
 
 # More frames than these change no digit that is printed.
@@ -73,9 +73,9 @@ def consistency(features: str, forward: np.ndarray, backward: np.ndarray, episod
     """S-PCFC of forward = z(o_{t-n}, o_t) and backward = z(o_{t+n}, o_t), [T, D] each, of recordings [T]."""
     mean = (forward.mean(axis=0) + backward.mean(axis=0)) / 2
     shuffled = backward[np.random.default_rng(0).permutation(len(backward))]
-    return Consistency(features, mean_of(cosine(forward, backward), episode),
-                       mean_of(cosine(forward - mean, backward - mean), episode),
-                       mean_of(cosine(forward, shuffled), episode), len(forward))
+    return Consistency(features, mean_of(cosine(forward, backward), episode, COSINES),
+                       mean_of(cosine(forward - mean, backward - mean), episode, COSINES),
+                       mean_of(cosine(forward, shuffled), episode, COSINES), len(forward))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -89,5 +89,5 @@ def reconstruction_gain(encoded: Encoded, episode: np.ndarray) -> Score:
     """1 - error of forward dynamics over that of copying frame t, for the pairs predicted: 0 is copying, 1 perfect."""
     known = np.isfinite(encoded.error)
     sums = sums_by_recording(np.stack([encoded.error[known], encoded.copying[known]], axis=1), episode[known])
-    found = ratio_of(sums)
+    found = ratio_of(sums, NOT_NEGATIVE)
     return Score(1 - found.mean, 1 - found.high, 1 - found.low)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from como_core.errors import ComoError
-from como_core.motion.measure.intervals import Score, bootstrap, sums_by_recording
+from como_core.motion.measure.intervals import AT_MOST_ONE, NOT_NEGATIVE, Score, jackknife, sums_by_recording
 
 FOLDS = 5
 _STRENGTHS = 10.0 ** np.arange(-2, 6)
@@ -59,17 +59,17 @@ class Probe:
 
     def r2(self, columns: Sequence[int] | None = None) -> Score:
         """Coefficient of determination, mean over target `columns`, all where None."""
-        return bootstrap(self.sums.mean(axis=0), lambda sums: self._r2(sums, columns))
+        return jackknife(self.sums.mean(axis=0), lambda sums: self._r2(sums, columns), AT_MOST_ONE)
 
     def mse(self, columns: Sequence[int] | None = None) -> Score:
         """Mean squared error in units of the targets' variance, mean over `columns` (LP-MSE)."""
-        return bootstrap(self.sums.mean(axis=0), lambda sums: self._mse(sums, columns))
+        return jackknife(self.sums.mean(axis=0), lambda sums: self._mse(sums, columns), NOT_NEGATIVE)
 
     def r2_gain(self, other: Probe, columns: Sequence[int] | None = None) -> Score:
-        """R2 of this probe minus that of `other`, on the same resampled recordings."""
+        """R2 of this probe minus that of `other`, on the same recordings."""
         split = self.sums.shape[2]
         both = np.concatenate([self.sums.mean(axis=0), other.sums.mean(axis=0)], axis=1)
-        return bootstrap(both, lambda sums: self._r2(sums[:, :split], columns) - other._r2(sums[:, split:], columns))
+        return jackknife(both, lambda sums: self._r2(sums[:, :split], columns) - other._r2(sums[:, split:], columns))
 
     def seed_spread(self) -> float:
         """Standard deviation of R2 over the seeds."""

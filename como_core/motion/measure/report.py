@@ -43,7 +43,7 @@ class Evaluation:
     """What `evaluate` found.
 
     rows                 probes, z last; empty where no recording has actions
-    gain                 R2 of z less R2 of the PCA of the RGB difference, on the same resampled recordings
+    gain                 R2 of z less R2 of the PCA of the RGB difference, on the same recordings
     reconstruction_gain  1 - error of the forward dynamics over the error of copying frame t
     predicts             what that error is of: "pixels" or "features"
     consistency          S-PCFC of z and, where the state is known, of the true motion

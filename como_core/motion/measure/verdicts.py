@@ -65,7 +65,9 @@ RULES: dict[str, Rule] = {
             "warn": "two equal frames have a z: rest does not lie at zero",
             "leak": "z of two equal frames is about as long as that of a motion: it describes the frame"}),
     "appearance": Rule(
-        False, 0.5, 0.8, "a linear classifier tells the recording from z: above chance, over the same from the frame", {
+        False, 0.5, 0.8,
+        "a linear classifier tells the recording from z: above chance, over the same from the frame or, if that is "
+        "more, from z", {
             "ok": "z tells much less of the recording than a frame does",
             "warn": "z tells recordings apart: by their motion, or by how they look",
             "leak": "z tells recordings apart nearly as a frame does: it carries appearance"}),
