@@ -99,13 +99,22 @@ def with_options(settings: T, **options: Any) -> T:
     return build(type(settings), tree, "options")
 
 
-def parse_options(given: Iterable[str]) -> dict[str, Any]:
-    """Dotted keys and values of texts such as "loss.kl=1e-6", values as in YAML. Raises ConfigError for other texts."""
-    options: dict[str, Any] = {}
+def parse_options(given: Iterable[str], **flags: tuple[str, Any]) -> dict[str, Any]:
+    """Dotted keys and values of texts such as "loss.kl=1e-6", values as in YAML, and of options that set a key as well.
+
+    flags  key -> such an option and its value, None where it was not given: **{"loop.steps": ("--steps", steps)}
+
+    Raises ConfigError for other texts, and for a key that is set twice.
+    """
+    options = {key: value for key, (_, value) in flags.items() if value is not None}
+    said = {key: f"{flags[key][0]} {value}" for key, value in options.items()}
     for text in given:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise ConfigError(f"option {text!r}: expected KEY=VALUE, such as loss.kl=1e-6")
+        if key in said:
+            raise ConfigError(f"{said[key]} and --set {text} say the same key; give one of them")
+        said[key] = f"--set {text}"
         try:
             options[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:

@@ -180,6 +180,47 @@ def test_caches_in_use_and_foreign_folders_stay(tmp_path):
     assert held.path.is_dir() and not path.exists() and (tmp_path / "notes").is_dir()
 
 
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda folder: cut(folder / "frames.bin"), lambda folder: (folder / "frames.bin").write_bytes(b""),
+    lambda folder: (folder / "frames.bin").open("ab").write(b"more"), lambda folder: (folder / "frames.bin").unlink(),
+    lambda folder: cut(folder / "index.json"), lambda folder: (folder / "index.json").write_text("{}"),
+    lambda folder: (folder / "index.json").write_text('{"shape": 3, "held": [0], "left_out": []}'),
+    lambda folder: (folder / "index.json").unlink(), lambda folder: cut(folder / "offsets.npy"),
+    lambda folder: (folder / "offsets.npy").write_bytes(b""),
+    lambda folder: np.save(folder / "offsets.npy", np.array([0, 5, 12])), lambda folder: cut(folder / "timestamps.npy"),
+    lambda folder: np.save(folder / "timestamps.npy", np.zeros(9))])
+def test_a_damaged_cache_is_said_and_made_anew(tmp_path, damage):
+    given = [episode(4), episode(6, seed=1)]
+    whole = FrameCache.build(given, None, 16, tmp_path)
+    pixels = np.array(whole.frames)
+    other = FrameCache.build([episode(3, seed=2)], None, 16, tmp_path)
+    damage(whole.path)
+    said = []
+    again = FrameCache.build(given, None, 16, tmp_path, say=said.append)
+    assert len(said) == 1 and said[0].startswith(f"{whole.path}: damaged: ") and "decoded anew" in said[0], said
+    np.testing.assert_array_equal(again.frames, pixels)
+    assert again.offsets.tolist() == [0, 4, 10] and len(again.timestamps) == 10
+    assert other.path.is_dir() and len(os.listdir(tmp_path)) == 2
+    FrameCache.build(given, None, 16, tmp_path, say=said.append)
+    assert len(said) == 1
+
+
+def test_a_damaged_cache_that_cannot_be_removed_is_an_error(tmp_path, monkeypatch):
+    path = FrameCache.build([episode(4)], None, 16, tmp_path).path
+    cut(path / "frames.bin")
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(ComoError, match="bytes, expected 3072.* cannot be removed: Permission denied; remove it"):
+        FrameCache.build([episode(4)], None, 16, tmp_path, say=print)
+
+
 def _hold(path, queue, done):
     cache = FrameCache.load(path)
     queue.put(len(cache.frames))

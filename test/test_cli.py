@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,34 @@ def test_options_come_from_the_signature(monkeypatch: pytest.MonkeyPatch, capsys
     assert "How many." in text
 
 
+def numbers_of(verb: tuple[str, ...]) -> dict[str, type]:
+    """Options of a verb that take one number, without those of a verb that looks at them itself."""
+    found = {}
+    for name, hint in typing.get_type_hints(cli.COMMANDS[verb].function()).items():
+        kinds = {hint, *typing.get_args(hint)}
+        if kinds & {int, float} and (verb, name) != (("relabel",), "workers"):
+            found[f"--{name.replace('_', '-')}"] = float if float in kinds else int
+    found.pop("--return", None)  # the exit code
+    return found
+
+
+@pytest.mark.parametrize(("verb", "option", "value"), [
+    (verb, option, value) for verb in sorted(set(cli.commands()) & set(cli.EXAMPLES))
+    for option, kind in numbers_of(verb).items() for value in (("nan", "inf", "-1") if kind is float else ("-1",))])
+def test_no_number_without_sense_is_taken(verb: tuple[str, ...], option: str, value: str,
+                                          capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = cli.COMMANDS[verb].function()
+
+    @functools.wraps(original)
+    def stand_in(*values: object, **options: object) -> None:
+        pytest.fail("the verb runs all the same")
+
+    monkeypatch.setattr(cli.Command, "function", lambda command: stand_in)
+    assert cli.main([*cli.EXAMPLES[verb].split()[1:], option, value]) == 2
+    expected = "(0 or more|1 or more|above 0)" if value == "-1" else "a finite number"
+    assert re.fullmatch(rf"como: {option} must be {expected}, got {value}(\.0)?\n", capsys.readouterr().err)
+
+
 def test_raw_arguments_reach_a_launch_like_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -226,3 +255,19 @@ def test_no_setting_is_dropped_silently(tmp_path: Path, capsys: pytest.CaptureFi
     words = ["motion", "train", "--data", str(tmp_path), "-o", str(tmp_path / "out")]
     assert cli.main([*words, "--set", "inverse.placed=true", "--set", "latent_size=30"]) == 2
     assert "times 4 (inverse.placed), got 30" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    ("motion train --steps 5 --set loop.steps=7", "--steps 5 and --set loop.steps=7 say the same key; give one"),
+    ("motion train --seed 0 --set loop.seed=1", "--seed 0 and --set loop.seed=1 say"),
+    ("motion train --set gap_s=0.1 gap_s=0.2", "--set gap_s=0.1 and --set gap_s=0.2 say the same key; give one"),
+    ("motion train --set gap_s=0.1 --set gap_s=0.1", "--set gap_s=0.1 and --set gap_s=0.1 say"),
+    ("policy train --steps 5 --set training.steps=7", "--steps 5 and --set training.steps=7 say"),
+    ("policy train --seed 5 --set training.seed=7", "--seed 5 and --set training.seed=7 say"),
+    ("policy train --mode none --set cotraining.mode=heads", "--mode none and --set cotraining.mode=heads say")])
+def test_a_setting_given_twice_is_refused_with_both_values(words: str, expected: str, tmp_path: Path,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    source = "--data" if words.startswith("motion") else "--demos"
+    assert cli.main([*words.split(), source, str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

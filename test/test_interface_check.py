@@ -114,7 +114,7 @@ def test_a_robot_in_a_namespace_is_found_there(bench: Bench, ros_domain: dict[st
     assert code == 1 and "nobody publishes it" in line(table, "/left/ee_pose", "publisher")
 
 
-@pytest.mark.parametrize(("words", "told"), [(("--seconds", "0"), "--seconds 0: expected a time above 0"),
+@pytest.mark.parametrize(("words", "told"), [(("--seconds", "0"), "--seconds must be above 0, got 0.0"),
                                              (("--namespace", "left arm"), "--namespace 'left arm' cannot be used")])
 def test_words_that_cannot_be_used_are_told(words: tuple[str, str], told: str, ros_domain: dict[str, str],
                                             capsys: pytest.CaptureFixture[str]) -> None:

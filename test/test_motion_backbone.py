@@ -11,10 +11,13 @@ import torch
 import transformers
 
 from como_core.config import with_options
+from como_core.errors import ComoError
+from como_core.motion import backbone as backbones
 from como_core.motion.backbone import BackboneError, PretrainedBackbone
 from como_core.motion.config import MotionConfig, load_preset
 from como_core.motion.losses import motion_loss
 from como_core.motion.model import MotionModel, load_motion, to_pixels
+from como_core.policy.text import TextConfig, make_text
 from como_core.training.checkpoint import save_checkpoint
 
 SIZE, PATCH, WIDTH = 32, 8, 24
@@ -153,6 +156,36 @@ def test_what_is_no_vision_model_is_refused(tmp_path: Path) -> None:
     transformers.BertModel(transformers.BertConfig(**tiny, vocab_size=10)).save_pretrained(tmp_path / "text")
     with pytest.raises(BackboneError, match="bert has no patches"):
         PretrainedBackbone(str(tmp_path / "text"), SIZE)
+
+
+def test_a_path_without_a_folder_is_no_name_on_the_hub(
+        folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "_hub_answers", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "weights.safetensors").touch()
+    for model in ("./vit", "../no/such", "~/vit", str(tmp_path / "none"), "runs/deep/vit", "a/b/c/"):
+        with pytest.raises(ComoError, match=rf"{model}: no folder at /.*; expected a folder with config.json and"):
+            PretrainedBackbone(model, SIZE)
+    for model in ("weights.safetensors", "./weights.safetensors"):
+        with pytest.raises(ComoError, match=f"{model}: a file at {tmp_path}/weights.safetensors; expected a folder"):
+            PretrainedBackbone(model, SIZE)
+    with pytest.raises(BackboneError, match="no folder runs/vit is here, where runs is one; the hub at .* be reached"):
+        PretrainedBackbone("runs/vit", SIZE)
+    with pytest.raises(BackboneError, match="can be loaded from it: the hub at .* cannot be reached"):
+        PretrainedBackbone("facebook/none-such", SIZE)
+    with pytest.raises(ComoError, match="no folder at .*; expected a folder with .* and the tokenizer"):
+        make_text(TextConfig("./text"), ["push"])
+    (tmp_path / "here").symlink_to(folders["dinov2"])
+    assert PretrainedBackbone("~/here", SIZE).width == PretrainedBackbone(folders["dinov2"], SIZE).width
+
+
+def test_a_layer_that_is_not_there_is_refused(folders: dict[str, str]) -> None:
+    for layer in (99, -99):
+        with pytest.raises(BackboneError, match=f"layer must be from -3 to 2, since it has 2 layers; got {layer}"):
+            PretrainedBackbone(folders["dinov2"], SIZE, layer)
+    PretrainedBackbone(folders["dinov2"], SIZE, -3)(pictures(1))
 
 
 def test_the_full_size_has_the_parts_of_the_paper(tmp_path: Path) -> None:

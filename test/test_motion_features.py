@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def test_making_them_is_taken_up_where_it_broke_off(vit: str, tmp_path: Path, mo
     values = [np.frombuffer(content, np.float16) for content in made]
     assert np.allclose(*values, atol=2e-3)
     assert not list(tmp_path.rglob("features-*.part"))
+
+
+def test_features_that_were_cut_off_are_made_anew(
+        vit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(squares(2), settings(vit), tmp_path / "a", cache=tmp_path / "cache")
+    (path,) = (tmp_path / "cache").rglob("features-*.bin")
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) - 3)
+    train(squares(2), settings(vit), tmp_path / "b", cache=tmp_path / "cache")
+    said = f"{path}: damaged: it has {len(whole) - 3} bytes, expected {len(whole)}; its features are made anew"
+    assert capsys.readouterr().out.count(said) == 1
+    assert path.read_bytes() == whole
 
 
 def test_a_perceptual_loss_from_the_command_line(vit: str, tmp_path: Path) -> None:

@@ -178,8 +178,9 @@ def test_blocks_of_frames_give_what_one_block_gives(tmp_path: Path, monkeypatch:
 
 
 def test_settings_are_checked() -> None:
-    for options, message in (({"still_share": 2.0}, "still_share is a share"), ({"cut_ratio": -1.0}, "cut_ratio must"),
-                             ({"cut_likeness": 3.0}, "cut_likeness is a correlation")):
+    for options, message in (({"still_share": 2.0}, "still_share must be at most 1, got 2"),
+                             ({"cut_ratio": -1.0}, "cut_ratio must be 0 or more"),
+                             ({"cut_likeness": 3.0}, "cut_likeness must be at most 1, got 3")):
         with pytest.raises(ValueError, match=message):
             SelectionConfig(**options)
     assert dataclasses.replace(tiny(), selection=SelectionConfig(cut_ratio=0)).selection.cut_ratio == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import cv2
@@ -74,9 +75,25 @@ def test_what_cannot_be_drawn_is_left_out(model: MotionModel, tmp_path: Path) ->
     assert names(show(features, [clip, moving_square(1)], cache=tmp_path)) == ["over_time", "map"]
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+@pytest.mark.filterwarnings("error")
+def test_the_shortest_recordings_are_drawn_without_a_warning(model: MotionModel, tmp_path: Path, steps: int) -> None:
+    """One pair of frames has no spread, neither in z nor in time."""
+    clip = moving_square(0)
+    cut = dataclasses.replace(clip, timestamps=clip.timestamps[:steps], action=None, provenance=None, confidence=None,
+                              state=None, images={"top": clip.images["top"][:steps]})
+    drawn = show(model, [cut], cache=tmp_path)
+    assert names(drawn) == ["reconstruction", "over_time", "map"]
+    for picture in drawn:
+        picture.figure.savefig(tmp_path / "picture.png")
+    left, right = drawn[-1].figure.axes[0].get_xlim()
+    assert left < 0 < right
+
+
 def test_the_page_is_one_file_with_every_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in range(2):
+    for seed, name in enumerate(("a$x^$.mp4", os.fsdecode(b"caf\xe9.mp4"))):  # no formula, and not UTF-8
         write_video(tmp_path / f"task{seed}" / "0.mp4", moving_square(seed).images["top"], FPS)
+        (tmp_path / f"task{seed}" / "0.mp4").rename(tmp_path / f"task{seed}" / name)
     train([moving_square(0)], tiny("como-plus", steps=2), tmp_path / "run")
     cli.show(tmp_path / "run", (tmp_path / "task0", tmp_path / "task1"), tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

@@ -58,8 +58,11 @@ def test_another_text_encoder_than_that_of_training_is_refused(sentences: Path) 
     assert Sentences(TextConfig(str(sentences), ours.sha256)).size == 32
     with pytest.raises(TextError, match="not those that the policy was trained with"):
         Sentences(TextConfig(str(sentences), "0" * 64))
-    with pytest.raises(TextError, match="no text encoder of `transformers`"):
+    with pytest.raises(ComoError, match=r"nowhere: no folder at /.*; expected a folder with .* and the tokenizer"):
         Sentences(TextConfig(str(sentences / "nowhere")))
+    (sentences / "empty").mkdir()
+    with pytest.raises(TextError, match="no text encoder of `transformers`"):
+        Sentences(TextConfig(str(sentences / "empty")))
 
 
 def test_features_do_not_depend_on_what_else_is_asked(sentences: Path) -> None:

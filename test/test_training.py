@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +115,34 @@ def test_a_setting_that_is_younger_than_a_state_counts_as_its_default(tmp_path: 
         fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path, identity={"net": NetConfig(8)})
 
 
+@pytest.mark.parametrize(("change", "why"), [
+    (lambda state: state.clear(), "step and identity and history missing"),
+    (lambda state: state.pop("history"), "history missing"), (lambda state: state.update(step="5"), "format"),
+    (lambda state: state.update(step=4), "it is of step 4, its folder step_00000005"),
+    (lambda state: state.update(step=None), "format"), (lambda state: state.update(history=3), "mapping"),
+    (lambda state: state.update(history={"step": []}), "unexpected keyword argument 'step'"),
+    (lambda state: state["history"].update(terms=[1.0]), "sequence"),
+    (lambda state: state["history"].update(terms={"loss": 1.0}), "iterable"),
+    (lambda state: state["history"].update(steps="5"), "no loss curve"),
+    (lambda state: state["history"].update(seconds=None), "no loss curve")])
+def test_a_damaged_state_is_named_with_what_to_do(tmp_path: Path, change: Callable[[Any], object], why: str) -> None:
+    fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path)
+    (path,) = tmp_path.glob("training/step_*/state.json")
+    state = json.loads(path.read_text())
+    change(state)
+    for text in (json.dumps(state), "[]", "3", "", '{"step": 5, '):
+        path.write_text(text)
+        with pytest.raises(CheckpointError) as error:
+            fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path)
+        assert str(error.value).startswith(f"{path}: damaged (")
+        assert str(error.value).endswith(f"; delete {tmp_path / 'training'} to train from the start")
+        if text == json.dumps(state):
+            assert why in str(error.value)
+    path.write_text(json.dumps({"step": 5, "identity": 3, "history": {}}))
+    with pytest.raises(CheckpointError, match="run with other settings or data lies here"):
+        fit(make_net(), sample, loss, LoopConfig(steps=5), tmp_path)
+
+
 def test_nan_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
     def poisoned(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         terms = loss(model, batch)
@@ -177,6 +207,9 @@ def test_bad_checkpoints_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
         load_checkpoint(tmp_path, NetConfig)
+    save_checkpoint(tmp_path, NetConfig(8), {"w": torch.ones(2)})
+    (tmp_path / "card.md").write_bytes(b"\xff caf\xe9")
+    assert load_checkpoint(tmp_path, NetConfig).card == "\ufffd caf\ufffd", "a card is for people"
     save_checkpoint(tmp_path, LoopConfig(steps=5), {"w": torch.ones(2)}, card="# Model of another kind\n\n- more")
     with pytest.raises(ConfigError, match=r"unknown key 'steps'.*card\.md says.*: 'Model of another kind'$"):
         load_checkpoint(tmp_path, NetConfig)

@@ -6,7 +6,6 @@ the ratios of each turn.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -20,7 +19,7 @@ import torch
 from rich.table import Table
 
 from como_core import __version__
-from como_core.errors import OutputError
+from como_core.formats.result_file import write_result
 
 Turns = dict[str, np.ndarray]
 """What each case measured, in each turn: float64 [repeats]."""
@@ -82,11 +81,7 @@ class Report:
         """As JSON. Raises OutputError."""
         rows = [{**asdict(row), "met": row.met} for row in self.rows]
         content = {"bench": self.name, "machine": self.machine, "settings": self.settings, "rows": rows}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}; choose another file") from error
+        write_result(path, content)
 
 
 def in_turns(cases: Mapping[str, Callable[[], float]], repeats: int, warm_up: bool = True) -> Turns:

@@ -39,18 +39,24 @@ def bench(
 
     Args:
         name: What to measure: motion, node or policy.
-        output: File for the numbers, as JSON; only a table where not given.
+        output: File for the numbers, NAME.json; an earlier result there is replaced, any other file refused. Only a
+            table where not given.
         quick: Only show that everything runs, within a minute; the numbers mean nothing.
         peer: Python of an environment with LeRobot (pip install lerobot), for `policy`.
     """
     from rich.console import Console
 
     from como_core.errors import ComoError
+    from como_core.formats.output_folder import writable_folder
+    from como_core.formats.result_file import require_replaceable
 
     if name not in BENCHES:
         raise ComoError(f"no benchmark {name!r}; there {'is' if len(BENCHES) == 1 else 'are'}: {', '.join(BENCHES)}")
     if peer is not None and name != "policy":
         raise ComoError(f"--peer belongs to `como bench policy`, not to {name!r}")
+    if output is not None:
+        require_replaceable(output, "bench", ("bench", "machine", "rows"))
+        writable_folder(output.parent)
     if name == "node":
         if importlib.util.find_spec("rclpy") is None:
             raise ComoError("ROS 2 is not here: source a distribution, or `pip install -c constraints.txt -e .[ros]`")

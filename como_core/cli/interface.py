@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from como_core.bounds import ABOVE_0
 
 if TYPE_CHECKING:
     from como_core.interface import Interface
 
 
-def check(file: tyro.conf.Positional[Path], live: bool = False, seconds: float = 3.0, namespace: str = "",
-          use_sim_time: bool = False) -> int:
+def check(file: tyro.conf.Positional[Path], live: bool = False, seconds: Annotated[float, ABOVE_0] = 3.0,
+          namespace: str = "", use_sim_time: bool = False) -> int:
     """Check an interface file, alone or beside the running robot.
 
     An interface file says what a robot sends and is sent: topics, message types, joint names, rates, ages, limits.

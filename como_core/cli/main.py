@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
 import importlib
 import importlib.util
 import inspect
+import io
 import re
 import sys
 import typing
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from como_core import __version__
+from como_core.bounds import Bounds
 from como_core.errors import ComoError
 
 Verb = tuple[str, ...]
@@ -113,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 2 something the user can mend (said in one line), 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     try:
         return _run(words)
     except ComoError as error:
@@ -147,8 +152,9 @@ def _run(words: list[str]) -> int:
         return int(function(rest) or 0)
     import tyro  # not needed for `como --help`, which so comes at once
 
-    result = tyro.cli(function, args=_gathered(rest, _of_several_values(function)), prog=" ".join(("como", *verb)),
-                      description=_description(function), config=(tyro.conf.FlagCreatePairsOff,))
+    result = tyro.cli(_within_bounds(function), args=_gathered(rest, _of_several_values(function)),
+                      prog=" ".join(("como", *verb)), description=_description(function),
+                      config=(tyro.conf.FlagCreatePairsOff,))
     return int(result or 0)
 
 
@@ -173,11 +179,36 @@ def _gathered(words: Sequence[str], several: Collection[str]) -> list[str]:
 def _of_several_values(function: Callable[..., Any]) -> set[str]:
     """Names of the options of a verb that take any number of values."""
     found = set()
-    for parameter, hint in typing.get_type_hints(function, include_extras=True).items():
-        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+    for parameter, kind, extras in _hints(function):
         if typing.get_origin(kind) is list or typing.get_args(kind)[-1:] == (Ellipsis,):
             name = next((extra.name for extra in extras if getattr(extra, "name", None)), parameter)
             found.add(name.replace("_", "-"))
+    return found
+
+
+def _within_bounds(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb, which refuses a number out of the Bounds that its signature gives: `trials: Annotated[int, COUNT]`."""
+    bounds = {name: extra for name, _, extras in _hints(function) for extra in extras if isinstance(extra, Bounds)}
+
+    @functools.wraps(function)
+    def checked(*values: Any, **options: Any) -> Any:
+        given = inspect.signature(function).bind(*values, **options).arguments
+        for name, bound in bounds.items():
+            value = given.get(name)
+            expected = "" if value is None else bound.expected(value)
+            if expected:
+                raise ComoError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
+        return function(*values, **options)
+
+    return checked
+
+
+def _hints(function: Callable[..., Any]) -> list[tuple[str, Any, list[Any]]]:
+    """Each parameter's name and type, and what else its annotation says."""
+    found = []
+    for name, hint in typing.get_type_hints(function, include_extras=True).items():
+        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
+        found.append((name, kind, extras))
     return found
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from como_core.bounds import ABOVE_0, COUNT, FROM_0, SEED
+
 if TYPE_CHECKING:
     from como_core.episode import Episode
     from como_core.motion.model import MotionModel
@@ -18,11 +20,11 @@ def train(
     preset: str = "como",
     size: Literal["small", "full"] = "small",
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE ...")] = (),
-    steps: int | None = None,
-    seed: int | None = None,
+    steps: Annotated[int | None, COUNT] = None,
+    seed: Annotated[int | None, SEED] = None,
     camera: str | None = None,
     cache: Path | None = None,
-    cache_limit_gb: float | None = None,
+    cache_limit_gb: Annotated[float | None, ABOVE_0] = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Learn latent motion from video of any kind. No action labels are needed, nor read but with --set loss.action=1.
@@ -48,7 +50,8 @@ def train(
             selection.still_share=0. loop.batch_size is that of all processes together.
         steps: Training steps; the preset's where not given.
         seed: Of the weights and batches; the preset's where not given.
-        camera: Which camera of recordings with several; the first where not given.
+        camera: Which camera of recordings with several, the first where not given; of bags without an interface, the
+            image topic.
         cache: Folder for decoded frames and backbone features, to share between runs; OUTPUT/cache where not given.
         cache_limit_gb: How large that folder may become. Older caches there that no run uses make way. Where features
             of a frozen backbone do not fit they are computed anew in every step. Not given: the disk is the limit for
@@ -62,12 +65,11 @@ def train(
     from como_core.training.progress import track
     from como_core.training.ranks import join, leave, quiet_unless_first
 
-    given = parse_options(options) | {key: value for key, value in (("loop.steps", steps), ("loop.seed", seed))
-                                      if value is not None}
+    given = parse_options(options, **{"loop.steps": ("--steps", steps), "loop.seed": ("--seed", seed)})
     config = with_options(load_preset(preset, size), **given)
     join(device)
     with quiet_unless_first():
-        sources, mixture = open_mixture(data, lambda found: track(found, "reading", "recordings"))
+        sources, mixture = open_mixture(data, lambda found: track(found, "reading", "recordings"), camera)
         print(sources.summary())
         run(sources.episodes, config, output, camera, cache, mixture, cache_limit_gb, device)
         paths = " ".join(mixture.names)
@@ -83,10 +85,10 @@ def evaluate(
     cache: Path | None = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     target: Literal["sum", "stack", "difference", "absolute"] = "sum",
-    lag: float = 0.0,
+    lag: Annotated[float, FROM_0] = 0.0,
     actions: tuple[str, ...] = (),
-    seeds: int = 3,
-    seed: int = 0,
+    seeds: Annotated[int, COUNT] = 3,
+    seed: Annotated[int, SEED] = 0,
     baselines: bool = True,
     name: str | None = None,
     split: str = "held_out",
@@ -106,10 +108,11 @@ def evaluate(
         run: Folder of the model, as `como motion train` wrote it.
         data: Videos, bags, LeRobot data sets or HDF5 files, or folders of them; those with actions all of one robot.
         interface: The robot's interface YAML; where not given, what the recordings say of their actions.
-        camera: Which camera; the first where not given.
+        camera: Which camera, the first where not given; of bags without an interface, the image topic.
         cache: Folder for decoded frames and the probes of baselines, to share between models; RUN/cache where not
             given.
-        output: The JSON file; the figure lies beside it. RUN/metrics.json where not given.
+        output: The JSON file, NAME.json; the figure lies beside it, NAME.png. An earlier result there is replaced, any
+            other file refused. RUN/metrics.json where not given.
         target: What is made of the actions of the gap. For velocities and steps: their sum, or several stacked. For
             commanded positions: the difference of the last and the first, or the mean (absolute).
         lag: Seconds by which the arm follows its commands.
@@ -121,14 +124,13 @@ def evaluate(
         split: Of the data, a word for the JSON.
         device: Where the model runs: cpu, cuda.
     """
-    import json
     import shlex
     import sys
 
     from rich.console import Console
 
-    from como_core.errors import ComoError
     from como_core.formats.output_folder import writable_folder
+    from como_core.formats.result_file import require_replaceable, write_result
     from como_core.motion.measure.baselines import BASELINES
     from como_core.motion.measure.evaluate import Measures
     from como_core.motion.measure.evaluate import evaluate as measure
@@ -136,21 +138,19 @@ def evaluate(
     from como_core.motion.measure.report import tables
     from como_core.motion.targets import Target
 
-    for option, value, least in (("--seeds", seeds, 1), ("--seed", seed, 0)):
-        if value < least:
-            raise ComoError(f"{option} must be {least} or more, got {value}")
     path = output or run / "metrics.json"
+    figure = path.with_suffix(".png")
+    require_replaceable(path, "motion eval", ("rows", "summary"), figure)
     measures = Measures(Target(target, lag), actions, BASELINES if baselines else (), seeds=seeds)
-    model, episodes, names = _opened(run, data, interface, device)
+    model, episodes, names = _opened(run, data, interface, camera, device)
     writable_folder(path.parent)
     report = measure(model, episodes, names, camera, cache or run / "cache", seed, measures)
     Console().print(tables(report))
     title = name or run.resolve().name
     rows = report.flat_rows(title, split, shlex.join(["como", *sys.argv[1:]]))
-    path.write_text(json.dumps({"rows": rows, "summary": report.to_dict()}, indent=1, allow_nan=False),
-                    encoding="utf-8")
-    save(report, f"Latent motion of {title}, measured on {', '.join(map(str, data))}", path.with_suffix(".png"))
-    print(f"the same numbers: {path}\nfigure: {path.with_suffix('.png')}")
+    write_result(path, {"rows": rows, "summary": report.to_dict()})
+    save(report, f"Latent motion of {title}, measured on {', '.join(map(str, data))}", figure)
+    print(f"the same numbers: {path}\nfigure: {figure}")
 
 
 def show(
@@ -175,7 +175,7 @@ def show(
         data: Videos, bags, LeRobot data sets or HDF5 files, or folders of them.
         output: Folder for the page and the pictures.
         interface: The robot's interface YAML; where not given, what the recordings say of their actions.
-        camera: Which camera; the first where not given.
+        camera: Which camera, the first where not given; of bags without an interface, the image topic.
         cache: Folder for decoded frames; RUN/cache where not given.
         target: What is made of the actions of the gap: their sum, for velocities and steps; for commanded positions
             the difference of the last and the first, or the mean (absolute).
@@ -186,7 +186,7 @@ def show(
     from como_core.motion.show import show as draw
     from como_core.motion.targets import Target
 
-    model, episodes, names = _opened(run, data, interface, device)
+    model, episodes, names = _opened(run, data, interface, camera, device)
     writable_folder(output)
     pictures = draw(model, episodes, names, camera, cache or run / "cache", Target(target))
     page = Page(f"Latent motion of {run.resolve().name}")
@@ -199,7 +199,7 @@ def show(
     print(f"{len(pictures)} pictures: {page.write(output / 'index.html')}")
 
 
-def _opened(run: Path, data: tuple[Path, ...], interface: Path | None, device: str
+def _opened(run: Path, data: tuple[Path, ...], interface: Path | None, camera: str | None, device: str
             ) -> tuple[MotionModel, list[Episode], list[str]]:
     """The model of a run, the recordings below `data` and the names of their actions; says what could be read."""
     from como_core.formats.sources import open_sources
@@ -210,6 +210,6 @@ def _opened(run: Path, data: tuple[Path, ...], interface: Path | None, device: s
 
     model = load_motion(run, device)
     given = load_interface(interface) if interface else None
-    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"))
+    sources = open_sources(data, given, lambda found: track(found, "reading", "recordings"), camera)
     print(sources.summary())
     return model, sources.episodes, action_names(sources.episodes, given)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from como_core.bounds import COUNT, SEED, SHARE
+
 
 def train(
     demos: tuple[Path, ...],
@@ -14,12 +16,12 @@ def train(
     videos: tuple[Path, ...] = (),
     preset: str = "diffusion",
     mode: Literal["none", "decoded", "heads", "joint"] | None = None,
-    labels: float = 1.0,
+    labels: Annotated[float, SHARE] = 1.0,
     size: Literal["small", "full"] = "small",
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE ...")] = (),
     interface: Path | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
+    steps: Annotated[int | None, COUNT] = None,
+    seed: Annotated[int | None, SEED] = None,
     cache: Path | None = None,
     start_from: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -66,8 +68,9 @@ def train(
     from como_core.policy.train import train as run
     from como_core.training.ranks import join, leave, quiet_unless_first
 
-    config = load_preset(preset, mode or (None if videos else "none"), steps, seed, size)
-    config = with_options(config, **parse_options(options))
+    given = parse_options(options, **{"training.steps": ("--steps", steps), "training.seed": ("--seed", seed),
+                                      "cotraining.mode": ("--mode", mode)})
+    config = with_options(load_preset(preset, None if videos else "none", size=size), **given)
     join(device)
     with quiet_unless_first():
         robot = load_interface(interface) if interface else recorded_interface(demos)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from como_core.bounds import ABOVE_0, COUNT, FROM_0
 from como_core.errors import ComoError
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ LOG = "trials.jsonl"
 def evaluate(
     run: tyro.conf.Positional[Path],
     env: tuple[str, ...],
-    trials: int = 50,
-    first_seed: int = 10_000,
+    trials: Annotated[int, COUNT] = 50,
+    first_seed: Annotated[int, FROM_0] = 10_000,
     against: Path | None = None,
     films: bool = False,
-    processes: int = 2,
-    batch: int = 8,
-    horizon_s: float | None = None,
+    processes: Annotated[int, COUNT] = 2,
+    batch: Annotated[int, COUNT] = 8,
+    horizon_s: Annotated[float | None, ABOVE_0] = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     device: str = "cpu",
 ) -> None:
@@ -64,14 +65,8 @@ def evaluate(
         success_rows,
         success_table,
     )
+    from como_core.formats.result_file import write_result
 
-    for name, value in (("--trials", trials), ("--processes", processes), ("--batch", batch)):
-        if value < 1:
-            raise ComoError(f"{name} must be 1 or more, got {value}")
-    if first_seed < 0:
-        raise ComoError(f"--first-seed must be 0 or more, got {first_seed}")
-    if horizon_s is not None and not horizon_s > 0:
-        raise ComoError(f"--horizon-s must be above 0, got {horizon_s}")
     plan = _Plan(tuple(dict.fromkeys(env)), range(first_seed, first_seed + trials), processes, batch, horizon_s, device)
     folder = output or run / "eval"
     began = time.monotonic()
@@ -83,7 +78,7 @@ def evaluate(
     wall_s = time.monotonic() - began
     print(f"wall time {wall_s:.1f} s with {processes} processes of {batch} trials side by side on {device}; inference "
           "is milliseconds a chunk, a call for several shared among them")
-    _write_json(folder / "success.json", rows)
+    write_result(folder / "success.json", rows)
     sheets = _write_sheets(done, folder)
     print("\n".join([f"the same numbers: {folder / 'success.json'}; every trial: {folder / LOG}",
                      *(f"film strips: {sheet}" for sheet in sheets)]))
@@ -93,7 +88,7 @@ def evaluate(
     if other is not None:
         compared = comparison_rows(done, other.trials(plan))
         print_table(comparison_table(str(run), str(against), compared))
-        _write_json(folder / "comparison.json", compared)
+        write_result(folder / "comparison.json", compared)
         print(f"the same numbers: {folder / 'comparison.json'}")
 
 
@@ -191,12 +186,6 @@ class _Other:
     def trials(self, plan: _Plan) -> list[Trial]:
         """Its trials; those that a policy still lacks are run."""
         return plan.run(self.policy, self.policy / "eval") if self.logged is None else self.logged
-
-
-def _write_json(path: Path, rows: Sequence[object]) -> None:
-    import json
-
-    path.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _write_sheets(trials: Sequence[Trial], folder: Path) -> list[Path]:

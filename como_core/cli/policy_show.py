@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from como_core.bounds import COUNT, FROM_0
 from como_core.errors import ComoError
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def show(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     env: tuple[str, ...] = (),
     data: tuple[Path, ...] = (),
-    trials: int = 4,
-    first_seed: int = 10_000,
-    episodes: int = 3,
+    trials: Annotated[int, COUNT] = 4,
+    first_seed: Annotated[int, FROM_0] = 10_000,
+    episodes: Annotated[int, COUNT] = 3,
     device: str = "cpu",
 ) -> None:
     """See what a policy does: trials with the way that it plans, and its chunks beside recorded actions, as PNG.
@@ -50,10 +51,6 @@ def show(
 
     if not env and not data:
         raise ComoError("nothing to show the policy: give --env metaworld:drawer-open-v3 or --data bags/, or both")
-    if trials < 1 or episodes < 1:
-        raise ComoError(f"--trials and --episodes must be 1 or more, got {trials} and {episodes}")
-    if first_seed < 0:
-        raise ComoError(f"--first-seed must be 0 or more, got {first_seed}")
     policy = load_policy(run, device)
     writable_folder(output)
     pictures = _rollouts(policy, env, range(first_seed, first_seed + trials)) if env else {}

@@ -83,7 +83,7 @@ class Page:
             f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
         )
         temporary = path.with_name(path.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         temporary.replace(path)
         return path
 

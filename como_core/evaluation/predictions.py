@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from como_core.action_chunk import ActionChunk, Observation, Policy, history_of
 from como_core.episode import Episode
 from como_core.errors import ComoError
+from como_core.formats.source_files import printable
 from como_core.interface import Action
 
 ASK_EVERY_S = 0.1
@@ -109,7 +110,8 @@ def over_time(along: Along, names: Sequence[str]) -> Figure:
         if row == 0:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
     axes.set_xlabel("time, s")
-    figure.suptitle(f"{episode.source}: {episode.instruction or 'no instruction'}", fontsize=10)
+    figure.suptitle(f"{printable(episode.source)}: {episode.instruction or 'no instruction'}", fontsize=10,
+                    parse_math=False)
     return figure
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from como_core.episode import Episode, Frames
 from como_core.errors import ComoError
-from como_core.formats.cache_room import being_written, in_use, make_room
+from como_core.formats.cache_room import DamagedCacheError, being_written, in_use, make_room
 from como_core.formats.lazy import CAMERA
 from como_core.formats.source_files import files_of
 
@@ -98,7 +98,8 @@ class FrameCache:
         """The cache of `episodes` below `directory`; decodes only where the same files were not decoded there before.
 
         An episode that has no such camera, or breaks while it is decoded, is left out, and `say` is told its name.
-        `progress` may wrap the frames, to show where decoding is. A source that was changed is decoded again.
+        `progress` may wrap the frames, to show where decoding is. A source that was changed is decoded again, and so is
+        everything where the cache was damaged, which `say` is told.
 
         Where the caches below `directory` would grow beyond `limit_gb`, or beyond the disk, others that no process uses
         are removed, the least recently used first, and `say` is told. None: the disk is the limit.
@@ -108,12 +109,13 @@ class FrameCache:
         directory = Path(directory)
         parts = [_Part.of(episode, camera) for episode in episodes]
         path = directory / _key(parts, size)
-        if not path.is_dir():
+        cache = cls._whole(path, say)
+        if cache is None:
             count = sum(len(part.frames) for part in parts if part.frames is not None)
             if count:
                 make_room(directory, count * size * size * 3, f"{count} frames of {size} px", limit_gb, say)
             _write(path, parts, size, progress)
-        cache = cls.load(path)
+            cache = cls.load(path)
         if cache.left_out:
             lines = [f"  {why if name in why else f'{name}: {why}'}" for name, why in cache.left_out]
             say("\n".join([f"left out, {len(lines)} of {len(episodes)} episodes, since no pictures come of them:",
@@ -122,11 +124,37 @@ class FrameCache:
 
     @classmethod
     def load(cls, path: Path) -> FrameCache:
-        """Map a cache that `build` has made; it counts as used as long as its frames are."""
-        index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
-        frames = in_use(path, tuple(index["shape"]))
-        return cls(frames, np.load(path / "offsets.npy"), np.load(path / "timestamps.npy"), tuple(index["held"]),
-                   tuple((source, why) for source, why in index["left_out"]), path)
+        """Map a cache that `build` has made; it counts as used as long as its frames are.
+
+        Raises DamagedCacheError where a file is missing, cut off or does not fit the others.
+        """
+        try:
+            index = json.loads((path / _INDEX).read_text(encoding="utf-8"))
+            count, *_ = shape = tuple(index["shape"])
+            offsets, timestamps = np.load(path / "offsets.npy"), np.load(path / "timestamps.npy")
+            held, left_out = tuple(index["held"]), tuple((source, why) for source, why in index["left_out"])
+            if len(offsets) != len(held) + 1 or offsets[-1] != count or len(timestamps) != count:
+                raise DamagedCacheError(f"its lists of episodes and times are not those of {count} frames")
+            frames = in_use(path, shape)
+        except (DamagedCacheError, FileNotFoundError, ValueError, LookupError, TypeError, EOFError) as error:
+            raise DamagedCacheError(f"{path}: damaged: {error}") from error
+        return cls(frames, offsets, timestamps, held, left_out, path)
+
+    @classmethod
+    def _whole(cls, path: Path, say: Callable[[str], None]) -> FrameCache | None:
+        """The cache at `path`; None where there is none, or none any more because it was damaged."""
+        if not path.is_dir():
+            return None
+        try:
+            return cls.load(path)
+        except DamagedCacheError as error:
+            try:
+                shutil.rmtree(path)
+            except OSError as refusal:
+                raise ComoError(f"{error}, and it cannot be removed: {refusal.strerror}; remove it, or choose another "
+                                "cache folder") from error
+            say(f"{error}; its frames are decoded anew")
+            return None
 
     def __reduce__(self) -> tuple[Callable[[Path], FrameCache], tuple[Path]]:
         return FrameCache.load, (self.path,)  # Another process maps the file; the pixels are not sent.

@@ -7,6 +7,7 @@ killed has left half written.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,11 @@ from como_core.errors import ComoError
 
 FRAMES = "frames.bin"
 
+
+class DamagedCacheError(ComoError):
+    """A cache whose files are not as they were written; the message says which and how."""
+
+
 _NAME = re.compile(r"[0-9a-f]{24}(\..*\.part)?")
 _GB = 1e9
 
@@ -35,10 +41,14 @@ def being_written(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def in_use(folder: Path, shape: tuple[int, ...]) -> np.memmap:
-    """The frames of a cache, mapped; it is locked as long as they are."""
+    """The frames of a cache, mapped; it is locked as long as they are. Raises DamagedCacheError for another size."""
     with suppress(OSError):  # A cache that others own may be read-only.
         os.utime(folder)
     file = (folder / FRAMES).open("rb")
+    found, expected = os.fstat(file.fileno()).st_size, math.prod(shape)
+    if found != expected:
+        file.close()
+        raise DamagedCacheError(f"{FRAMES} has {found} bytes, expected {expected}")
     _lock(file, fcntl.LOCK_SH)
     frames = np.memmap(file, np.uint8, "r", shape=shape)
     weakref.finalize(frames, file.close)

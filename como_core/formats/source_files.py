@@ -30,6 +30,11 @@ def split_source(source: str | Path) -> tuple[Path, str | None]:
     return path.parent / name, member
 
 
+def printable(source: str | Path) -> str:
+    """The source in UTF-8; bytes of a file's name that are not stand as \\udcXX, as people see them."""
+    return str(source).encode("utf-8", "backslashreplace").decode()
+
+
 def resolved_source(source: str | Path) -> Path:
     """The source without detours, so that two spellings of one are equal."""
     path, member = split_source(source)

@@ -16,10 +16,13 @@ from torch import nn
 
 from como_core.errors import ComoError
 from como_core.motion.config import BackboneConfig
+from como_core.pretrained import beside_the_hub, pretrained_place
 from como_core.training.checkpoint import weights_digest
 
 # What vision models were normalised with, where theirs does not say: mean and standard deviation of ImageNet's RGB.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+_FILES = "config.json and model.safetensors"
 
 # A server that has not answered by then is out of reach.
 _PATIENCE_S = 5.0
@@ -30,7 +33,7 @@ class BackboneError(ComoError):
 
 
 def make_backbone(config: BackboneConfig, image_size: int) -> PatchBackbone | PretrainedBackbone:
-    """The backbone that `config` asks for, for pictures of `image_size` pixels. Raises BackboneError."""
+    """The backbone that `config` asks for, for pictures of `image_size` pixels. Raises ComoError."""
     if config.kind == "patch":
         return PatchBackbone(config, image_size)
     return PretrainedBackbone(config.model, image_size, config.layer, config.sha256)
@@ -65,9 +68,11 @@ class PretrainedBackbone(nn.Module):
     _shift: torch.Tensor
 
     def __init__(self, model: str, image_size: int, layer: int = -1, sha256: str = "") -> None:
-        """Raises BackboneError where `model` cannot be loaded, or its weights are not those of `sha256`."""
+        """Raises ComoError where `model` cannot be loaded, lacks `layer` or has other weights than `sha256` says."""
         super().__init__()
+        model = pretrained_place(model, _FILES)
         network, settings = _load(model, image_size)
+        _require_layer(model, layer, settings)
         self.name, self.layer = model, layer
         self._tube = settings.tubelet_size if settings.model_type == "vjepa2" else 0
         # A tuple hides it from torch, which would count its parameters as ours.
@@ -149,13 +154,21 @@ def _load(model: str, image_size: int) -> tuple[nn.Module, Any]:
     except (OSError, ValueError) as error:
         reason = (f"the hub at {_hub()} cannot be reached from here, and no copy lies on this machine" if offline else
                   str(error).strip().splitlines()[0].rstrip("."))
-        raise BackboneError(f"{model}: no vision model of `transformers` can be loaded from it: {reason}. Give a name "
-                            "on the Hugging Face hub (needs internet once) or a folder with config.json and "
-                            "model.safetensors") from error
+        raise BackboneError(f"{model}: no vision model of `transformers` can be loaded from it: "
+                            f"{beside_the_hub(model)}{reason}. Give a name on the Hugging Face hub (needs internet "
+                            f"once) or a folder with {_FILES}") from error
     if not hasattr(network.config, "patch_size"):
         raise BackboneError(f"{model}: {network.config.model_type} has no patches; give a vision transformer such as "
                             "facebook/dinov2-base or facebook/vit-mae-large")
     return network, network.config
+
+
+def _require_layer(model: str, layer: int, settings: Any) -> None:
+    """BackboneError unless hidden state `layer` exists; the first is what goes into the first layer."""
+    count = getattr(settings, "num_hidden_layers", None)
+    if count is not None and not -count - 1 <= layer <= count:
+        raise BackboneError(f"{model}: backbone.layer must be from {-count - 1} to {count}, since it has {count} "
+                            f"layers; got {layer}")
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from como_core import config
+from como_core.bounds import ABOVE_0, COUNT, FROM_0, SHARE, Bounds, require_bounds
 from como_core.motion.place import BLOCKS
 from como_core.resources import resources
 from como_core.training.loop import LoopConfig
@@ -44,6 +45,7 @@ class BackboneConfig:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        require_bounds(self, patch=COUNT, width=COUNT)
         if self.kind == "pretrained" and not self.model:
             raise ValueError("backbone.model is missing: the name of a `transformers` vision model, or its folder")
 
@@ -83,6 +85,7 @@ class InverseDynamicsConfig:
     heads: int = 12
 
     def __post_init__(self) -> None:
+        require_bounds(self, width=COUNT, hidden=COUNT, queries=COUNT, layers=COUNT, heads=COUNT)
         if self.kind == "conv" and self.width % 16:
             raise ValueError(f"width must be a multiple of 16 (two streams, norms of 8 groups), got {self.width}")
         if self.kind == "qformer" and self.width % self.heads:
@@ -103,6 +106,9 @@ class BottleneckConfig:
     tokens: int = 8
     codebook: int = 128
 
+    def __post_init__(self) -> None:
+        require_bounds(self, tokens=COUNT, codebook=Bounds(least=2))
+
 
 @dataclass(frozen=True)
 class ForwardDynamicsConfig:
@@ -122,6 +128,16 @@ class ForwardDynamicsConfig:
     layers: int = 12
     heads: int = 12
     residual: bool = True
+
+    def __post_init__(self) -> None:
+        require_bounds(self, patch=COUNT, width=COUNT, coarse_width=COUNT, layers=COUNT, heads=COUNT)
+        if self.kind == "vit":
+            if self.width % self.heads:
+                raise ValueError(f"width must be a multiple of heads = {self.heads}, got {self.width}")
+            return
+        for name in ("width", "coarse_width"):
+            if getattr(self, name) % 8:
+                raise ValueError(f"{name} must be a multiple of 8 (norms of 8 groups), got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -159,9 +175,8 @@ class LossConfig:
     action: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("pixel", "perceptual", "feature", "contrast", "reversal", "composition", "kl", "action"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
+        require_bounds(self, pixel=FROM_0, perceptual=FROM_0, feature=FROM_0, contrast=FROM_0, temperature=ABOVE_0,
+                       contrast_pairs=COUNT, reversal=FROM_0, composition=FROM_0, kl=FROM_0, action=FROM_0)
         if self.perceptual and not self.perceptual_model:
             raise ValueError("perceptual_model is missing: the name of a `transformers` vision model, or its folder")
         if not (self.pixel or self.perceptual or self.feature):
@@ -195,13 +210,8 @@ class SelectionConfig:
     still_noise: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in ("cut_ratio", "cut_change", "still_share", "still_change", "still_noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
-        if not -1 <= self.cut_likeness <= 1:
-            raise ValueError(f"cut_likeness is a correlation, from -1 to 1; got {self.cut_likeness}")
-        if self.still_share > 1:
-            raise ValueError(f"still_share is a share, from 0 to 1; got {self.still_share}")
+        require_bounds(self, cut_ratio=FROM_0, cut_change=FROM_0, cut_likeness=Bounds(least=-1, most=1),
+                       still_share=SHARE, still_change=FROM_0, still_noise=FROM_0)
 
 
 @dataclass(frozen=True)
@@ -227,9 +237,7 @@ class MotionConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
 
     def __post_init__(self) -> None:
-        for name in ("gap_s", "image_size", "latent_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        require_bounds(self, gap_s=ABOVE_0, image_size=COUNT, latent_size=COUNT, actions=FROM_0)
         # The convolutional decoder halves its grid of patches once, and doubles it again.
         multiples = {"forward": self.forward.patch * (1 if self.forward.kind == "vit" else 2)}
         if self.backbone.kind == "patch":

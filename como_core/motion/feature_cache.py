@@ -47,6 +47,10 @@ def cached_features(backbone: PretrainedBackbone, cache: FrameCache, config: Mot
     shape = (len(cache.frames), backbone.width, backbone.cells, backbone.cells)
     path = cache.path / f"features-{_key(backbone, config, device)}.bin"
     needed = 2 * int(np.prod(shape))
+    damage = _damage(path, needed)
+    if damage:
+        say(f"{path}: damaged: {damage}; its features are made anew")
+        path.unlink()
     if not path.exists():
         why = _no_room(cache, needed, f"features of {shape[0]:,} frames", limit_gb)
         try:
@@ -57,6 +61,12 @@ def cached_features(backbone: PretrainedBackbone, cache: FrameCache, config: Mot
             say(f"features are computed anew in every step, which is slower: {why}")
             return None
     return np.memmap(path, np.float16, "r", shape=shape)
+
+
+def _damage(path: Path, size: int) -> str:
+    """What is wrong with a file that should have `size` bytes; empty where it has, or is not there yet."""
+    found = path.stat().st_size if path.exists() else size
+    return "" if found == size else f"it has {found} bytes, expected {size}"
 
 
 def _no_room(cache: FrameCache, needed: int, what: str, limit_gb: float | None) -> str:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from como_core.episode import Episode
+from como_core.formats.source_files import printable
 from como_core.motion.flow import flow_of, mean_flow
 from como_core.motion.measure.eye import Encoded, Eye, encode_all, spread
 from como_core.motion.measure.metrics import cosine
@@ -106,7 +107,7 @@ def _reconstructions(eye: Eye, data: Recordings, encoded: Encoded, chosen: np.nd
         for axes, picture in zip(axes_of_row, pictures, strict=True):
             _image(axes, picture)
     for axes, pair in zip(grid[0], chosen, strict=True):
-        axes.set_title(_name(data, int(data.pairs.episode[pair])), fontsize=9)
+        axes.set_title(_name(data, int(data.pairs.episode[pair])), fontsize=9, parse_math=False)
     return Picture("reconstruction", "What z carries",
                    f"Pairs of frames with much change. z ({eye.model.config.latent_size} numbers) is made of the first "
                    "two rows; the third is made of the first row and z alone. Errors are dark where a pixel is wrong: "
@@ -124,9 +125,9 @@ def _transfer(eye: Eye, data: Recordings, encoded: Encoded, chosen: np.ndarray) 
     grid[0, 0].text(0.5, 0.5, "z of these motions →\n\napplied to\nthese frames ↓", ha="center", va="center")
     for column, pair in enumerate(pairs):
         _arrows(grid[0, column + 1], first[column], second[column])
-        grid[0, column + 1].set_title(_name(data, int(data.pairs.episode[pair])), fontsize=9)
+        grid[0, column + 1].set_title(_name(data, int(data.pairs.episode[pair])), fontsize=9, parse_math=False)
         _image(grid[column + 1, 0], first[column])
-        grid[column + 1, 0].set_ylabel(_name(data, int(data.pairs.episode[pair])), fontsize=9)
+        grid[column + 1, 0].set_ylabel(_name(data, int(data.pairs.episode[pair])), fontsize=9, parse_math=False)
         made = _predicted(eye, first, np.repeat(encoded.latent[pair][None], count, axis=0))
         again = eye.motion(eye.look(first), eye.look(made)).cpu().numpy()
         kept = cosine(np.repeat(encoded.latent[pair][None], count, axis=0), again)
@@ -190,7 +191,7 @@ def _map(data: Recordings, encoded: Encoded, names: Sequence[str], target: Targe
     points, angle = _components(encoded.latent, 2)[rows][keep], np.arctan2(moved[keep, 1], moved[keep, 0])
     figure = Figure(figsize=(8.6, 5.6), layout="constrained")
     axes = figure.subplots()
-    reach = np.quantile(np.abs(points), 0.99) * 1.1
+    reach = np.quantile(np.abs(points), 0.99) * 1.1 or 1.0  # a single pair lies in the middle
     arrows = axes.quiver(points[:, 0], points[:, -1], np.cos(angle), np.sin(angle), angle, cmap="hsv", pivot="mid",
                          scale=34, width=0.0035, headwidth=4.5, alpha=0.85)
     arrows.set_clim(-np.pi, np.pi)
@@ -275,5 +276,5 @@ def _image(axes: Axes, picture: np.ndarray) -> None:
 def _name(data: Recordings, episode: int) -> str:
     """What a recording is called in a picture, in one short line."""
     known = data.episodes[episode]
-    words = known.instruction or Path(known.source).stem
+    words = known.instruction or printable(Path(known.source).stem)
     return words if len(words) <= 20 else words[:19] + "…"

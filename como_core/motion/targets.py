@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from como_core.bounds import COUNT, FROM_0, require_bounds
 from como_core.errors import ComoError
 from como_core.motion.pairs import nearest
 
@@ -36,9 +37,10 @@ class Target:
     def __post_init__(self) -> None:
         if self.kind not in get_args(TargetKind):
             raise ComoError(f"target {self.kind!r}: expected one of {', '.join(get_args(TargetKind))}")
-        if self.lag_s < 0 or self.times < 1:
-            raise ComoError(f"target: lag_s must not be below 0 and times not below 1, got {self.lag_s} and "
-                            f"{self.times}")
+        try:
+            require_bounds(self, lag_s=FROM_0, times=COUNT)
+        except ValueError as error:
+            raise ComoError(f"target: {error}") from error
 
     @property
     def columns_per_action(self) -> int:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from como_core import config as configuration
+from como_core.bounds import COUNT, FROM_0, SHARE, Bounds, require_bounds
 from como_core.policy.cotraining import CotrainingConfig, CotrainingMode
-from como_core.policy.diffusion import SamplerName
+from como_core.policy.diffusion import DDIM_TRAIN_STEPS, SamplerName
 from como_core.policy.network import NetworkConfig
 from como_core.policy.observation import ObservationConfig
 from como_core.resources import resources
@@ -32,9 +33,8 @@ class DiffusionConfig:
     noise_draws: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "noise_draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        most = DDIM_TRAIN_STEPS if self.sampler == "ddim" else None
+        require_bounds(self, steps=Bounds(least=1, most=most), noise_draws=COUNT)
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class AutoregressiveConfig:
     input_dropout: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.input_noise < 0 or not 0 <= self.input_dropout <= 1:
-            raise ValueError(f"input_noise must be 0 or more and input_dropout a share, got {self.input_noise} and "
-                             f"{self.input_dropout}")
+        require_bounds(self, input_noise=FROM_0, input_dropout=SHARE)
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ class PolicyConfig:
     shift_px: int = 3
 
     def __post_init__(self) -> None:
-        if self.chunk_steps < 1:
-            raise ValueError(f"chunk_steps must be 1 or more, got {self.chunk_steps}")
+        require_bounds(self, chunk_steps=COUNT)
         if not 0 <= self.shift_px < self.observation.image_size // 2:
             raise ValueError(f"shift_px must be 0 or more and below half the image, got {self.shift_px}")
         if self.family == "autoregressive" and self.network.kind != "transformer":

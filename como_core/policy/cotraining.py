@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from como_core.bounds import FROM_0, SHARE, require_bounds
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 from como_core.interface import Interface
@@ -43,12 +44,7 @@ class CotrainingConfig:
     guard_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.guard_steps < 0:
-            raise ValueError(f"guard_steps must be 0 or more, got {self.guard_steps}")
-        if not 0 <= self.video_share <= 1:
-            raise ValueError(f"video_share must lie in [0, 1], got {self.video_share}")
-        if self.latent_weight is not None and self.latent_weight < 0:
-            raise ValueError(f"latent_weight must be 0 or more, got {self.latent_weight}")
+        require_bounds(self, video_share=SHARE, latent_weight=FROM_0, guard_steps=FROM_0)
 
     @property
     def weight_of_latents(self) -> float:

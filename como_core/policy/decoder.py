@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from como_core.bounds import ABOVE_0, COUNT, FROM_0, SEED, SHARE, Bounds, require_bounds
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 
@@ -50,10 +51,9 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if not self.lags_s or not self.input_noise:
             raise ValueError("lags_s and input_noise need one value or more each")
-        if not 0 <= self.doubtful <= 1:
-            raise ValueError(f"doubtful must lie in [0, 1], got {self.doubtful}")
-        if min(self.members, self.hidden, self.steps) < 1 or self.folds < 2 or not 0 <= self.dropout < 1:
-            raise ValueError("members, hidden and steps must be 1 or more, folds 2 or more, dropout in [0, 1)")
+        require_bounds(self, lags_s=Bounds(), input_noise=FROM_0, dropout=Bounds(least=0, below=1), members=COUNT,
+                       folds=Bounds(least=2), doubtful=SHARE, hidden=COUNT, steps=COUNT, learning_rate=ABOVE_0,
+                       weight_decay=FROM_0, seed=SEED)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class ActionDecoder:
     def fit(cls, demonstrations: Sequence[Episode], config: DecoderConfig, velocities: int = 0) -> ActionDecoder:
         """From demonstrations with measured actions and latents; the first `velocities` action values are velocities.
 
-        Raises ComoError, naming the file, where a demonstration has no latents or latents of another size.
+        Raises ComoError, naming the file, where a demonstration has no latents or latents of another size, and where
+        the settings make the networks diverge.
         """
         size = _latent_size(demonstrations)
         instructions = tuple(sorted({e.instruction or "" for e in demonstrations}))
@@ -201,6 +202,9 @@ class ActionDecoder:
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
+        if not all(bool(parameter.isfinite().all()) for parameter in networks.parameters()):
+            raise ComoError("the decoder from latents to actions diverged while it was fitted; lower "
+                            "cotraining.decoder.learning_rate, weight_decay or input_noise")
         return networks.eval()
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from como_core.bounds import COUNT, require_bounds
+
 Cache = list[tuple[Tensor, Tensor]]  # keys and values [B, heads, steps so far, width / heads] of each block
 
 
@@ -28,8 +30,7 @@ class NetworkConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
-        if self.depth < 1 or self.width < 1 or self.heads < 1:
-            raise ValueError(f"width, depth and heads must be 1 or more, got {self.width}, {self.depth}, {self.heads}")
+        require_bounds(self, width=COUNT, depth=COUNT, heads=COUNT)
         if self.kind == "transformer" and self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads = {self.heads}, got {self.width}")
 

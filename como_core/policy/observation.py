@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from como_core.bounds import ABOVE_0, COUNT, require_bounds
 from como_core.policy.text import TextConfig
 
 
@@ -34,10 +35,7 @@ class ObservationConfig:
     def __post_init__(self) -> None:
         if self.image_size % 8 or self.image_size < 16:
             raise ValueError(f"image_size must be a multiple of 8 and at least 16, got {self.image_size}")
-        if min(self.channels) < 1 or self.map_channels < 1 or self.width < 1:
-            raise ValueError("channels, map_channels and width must be 1 or more")
-        if any(lag <= 0 for lag in self.history_s):
-            raise ValueError(f"history_s are seconds before the newest picture, above 0; got {list(self.history_s)}")
+        require_bounds(self, channels=COUNT, map_channels=COUNT, width=COUNT, history_s=ABOVE_0)
 
 
 class ObservationEncoder(nn.Module):

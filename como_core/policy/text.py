@@ -16,7 +16,10 @@ from torch import Tensor
 
 from como_core import config as configuration
 from como_core.errors import ComoError
+from como_core.pretrained import beside_the_hub, pretrained_place
 from como_core.training.checkpoint import weights_digest
+
+_FILES = "config.json, model.safetensors and the tokenizer"
 
 
 class TextError(ComoError, ValueError):
@@ -76,7 +79,7 @@ class Sentences:
 
     def __init__(self, config: TextConfig) -> None:
         self.name = config.model
-        self._tokens, self._network = _load(config.model)
+        self._tokens, self._network = _load(pretrained_place(config.model, _FILES))
         self.size = int(self._network.config.hidden_size)
         self.sha256 = weights_digest(self._network)
         if config.sha256 and config.sha256 != self.sha256:
@@ -111,6 +114,6 @@ def _load(model: str) -> tuple[Any, Any]:
         return AutoTokenizer.from_pretrained(model), network.eval().requires_grad_(False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise TextError(f"{model}: no text encoder of `transformers` can be loaded from it: {reason}. Give a name on "
-                        "the Hugging Face hub (needs internet once) or a folder with config.json, model.safetensors "
-                        "and the tokenizer") from error
+        raise TextError(f"{model}: no text encoder of `transformers` can be loaded from it: {beside_the_hub(model)}"
+                        f"{reason}. Give a name on the Hugging Face hub (needs internet once) or a folder with {_FILES}"
+                        ) from error

@@ -100,7 +100,7 @@ def load_checkpoint(directory: str | Path, config_class: type[C]) -> Checkpoint[
                       tensors=load_tensors(directory / TENSORS),
                       interface=load_interface(interface) if interface.is_file() else None,
                       normaliser=scales,
-                      card=card.read_text(encoding="utf-8") if card.is_file() else "")
+                      card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "")
 
 
 def _load_config(directory: Path, config_class: type[C]) -> C:

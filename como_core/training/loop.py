@@ -16,7 +16,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from accelerate.utils import gather_object, send_to_device
 from torch import nn
 
 from como_core.ahead import Ahead
+from como_core.bounds import ABOVE_0, COUNT, FROM_0, SEED, SHARE, Bounds, require_bounds
 from como_core.errors import ComoError
 from como_core.training.ema import Ema
+from como_core.training.history import History
 from como_core.training.precision import Precision, autocast, emulated, resolved
 from como_core.training.progress import Progress
 from como_core.training.ranks import Device, join, mean_over_ranks, on_cpu, wait_for_all
@@ -49,6 +51,7 @@ class LoopConfig:
     The rate warms up linearly over `warmup_steps`, then falls by a cosine to the fraction `final_rate` of itself.
 
     batch_size  of a step, over all processes
+    clip_norm  longest gradient; infinity: none is shortened
     precision  of the forward pass: "bf16", bfloat16 autocast; "no", float32; "auto", bf16 where the device multiplies
                in it. The weights stay float32
     ema_decay  average of the weights that the model holds at the end; None: the last weights
@@ -69,13 +72,10 @@ class LoopConfig:
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every", "log_every", "learning_rate", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay must lie between 0 and 1, or be absent, got {self.ema_decay}")
+        require_bounds(self, steps=COUNT, batch_size=COUNT, learning_rate=ABOVE_0, weight_decay=FROM_0,
+                       betas=Bounds(least=0, below=1), warmup_steps=FROM_0, final_rate=SHARE,
+                       clip_norm=Bounds(above=0, infinite=True), ema_decay=Bounds(above=0, below=1), seed=SEED,
+                       save_every=COUNT, log_every=COUNT)
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step`, counted from 0."""
@@ -83,31 +83,6 @@ class LoopConfig:
         done = step / max(self.steps - 1, 1)
         cosine = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * warmup * cosine
-
-
-@dataclass
-class History:
-    """The loss curve: for each entry the step it ends at, and each loss term's mean since the entry before.
-
-    seconds   that training took
-    waited_s  of these, what it stood still for want of a batch
-    """
-
-    steps: list[int] = field(default_factory=list)
-    terms: dict[str, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
-    waited_s: float = 0.0
-
-    def add(self, step: int, terms: Mapping[str, float]) -> None:
-        """Append one entry."""
-        self.steps.append(step)
-        for name, value in terms.items():
-            self.terms.setdefault(name, []).append(value)
-
-    @property
-    def loss(self) -> list[float]:
-        """The curve of the total."""
-        return self.terms.get("loss", [])
 
 
 def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: str | Path, title: str = "training",
@@ -142,7 +117,7 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     history, done = History(), 0
     if state:
         restore(state, model, optimiser, ema)
-        history, done = History(**state.history), state.step
+        history, done = state.history, state.step
     wait_for_all()  # before the first process may write another state
     if done < config.steps:
         if emulated(config.precision, accelerator.device) and accelerator.is_main_process:
@@ -193,7 +168,7 @@ class _Run:
             progress.advance(each, note=f"loss {self.history.loss[-1]:.4g}" if self.history.loss else "")
             self.history.seconds, self.history.waited_s = time.monotonic() - start, waited + batches.waited_s
             if (last or save) and self.accelerator.is_main_process:
-                save_state(self.directory, count, self.identity, vars(self.history), self.model, self.optimiser,
+                save_state(self.directory, count, self.identity, self.history, self.model, self.optimiser,
                            self.ema)
 
     def draw(self, sample: Sample) -> Callable[[int], Any]:

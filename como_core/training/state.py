@@ -15,6 +15,7 @@ from torch import nn
 from como_core import config as configuration
 from como_core.training.checkpoint import CheckpointError, load_tensors, new_directory, save_tensors
 from como_core.training.ema import Ema
+from como_core.training.history import History
 
 _PREFIX = "step_"
 
@@ -25,10 +26,10 @@ class RunState:
 
     step: int
     tensors: dict[str, torch.Tensor]
-    history: dict[str, Any]
+    history: History
 
 
-def save_state(directory: Path, step: int, identity: Mapping[str, Any], history: Mapping[str, Any], model: nn.Module,
+def save_state(directory: Path, step: int, identity: Mapping[str, Any], history: History, model: nn.Module,
                optimiser: torch.optim.Optimizer, ema: Ema | None) -> None:
     """Write the state after `step` steps; older states go only when the new one is complete.
 
@@ -42,7 +43,7 @@ def save_state(directory: Path, step: int, identity: Mapping[str, Any], history:
     try:
         with new_directory(target) as aside:
             save_tensors(aside / "state.safetensors", tensors)
-            text = json.dumps({"step": step, "identity": configuration.to_dict(identity), "history": history})
+            text = json.dumps({"step": step, "identity": configuration.to_dict(identity), "history": vars(history)})
             (aside / "state.json").write_text(text, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{target}: cannot save the training state: {error.strerror or error}; "
@@ -56,7 +57,7 @@ def load_state(directory: Path, identity: Mapping[str, Any]) -> RunState | None:
     """The newest state below `directory`, or None where there is none.
 
     A setting that is not in the state is younger than it, and counts as its default. Raises CheckpointError, naming the
-    key that differs, where the state belongs to a run of other settings.
+    key that differs, where the state belongs to a run of other settings, and the file, where it is damaged.
     """
     saved = sorted(directory.glob(f"{_PREFIX}*"))
     if not saved:
@@ -64,15 +65,21 @@ def load_state(directory: Path, identity: Mapping[str, Any]) -> RunState | None:
     path = saved[-1] / "state.json"
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        missing = [name for name in ("step", "identity", "history") if name not in header]
+        if missing:
+            raise ValueError(f"{' and '.join(missing)} missing")
+        step, history = header["step"], History.of(header["history"])
+        if path.parent.name != f"{_PREFIX}{step:08d}":
+            raise ValueError(f"it is of step {step}, its folder {path.parent.name}")
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); delete {directory} to train from the start") from error
     found = configuration.first_difference(configuration.with_defaults(header["identity"], identity), identity)
     if found:
         key, there, here = found
-        raise CheckpointError(f"{directory}: an unfinished or finished run with other settings lies here "
+        raise CheckpointError(f"{directory}: an unfinished or finished run with other settings or data lies here "
                               f"({key}: {there!r} there, {here!r} now); "
                               "choose another output folder, or delete this one")
-    return RunState(header["step"], load_tensors(saved[-1] / "state.safetensors"), header["history"])
+    return RunState(step, load_tensors(saved[-1] / "state.safetensors"), history)
 
 
 def restore(state: RunState, model: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema | None) -> None:
