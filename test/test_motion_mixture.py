@@ -74,6 +74,10 @@ def test_a_name_with_an_equals_sign_is_a_name(tmp_path: Path) -> None:
     assert split_weight(str(tmp_path / "speed=2")) == (str(tmp_path / "speed=2"), None)
     assert split_weight(str(tmp_path / "speed=2=3")) == (str(tmp_path / "speed=2"), 3.0)
     assert split_weight("videos") == ("videos", None)
+    (tmp_path / "demos.hdf5").touch()
+    demo = f"{tmp_path}/demos.hdf5#demo_1"
+    assert split_weight(f"{demo}=3") == (demo, 3.0)
+    assert split_weight(f"{demo}=near") == (f"{demo}=near", None), "an episode of that name"
 
 
 @pytest.mark.parametrize(("given", "message"), [
@@ -82,6 +86,7 @@ def test_a_name_with_an_equals_sign_is_a_name(tmp_path: Path) -> None:
     (["robot=-1"], "'-1' is no weight"), (["robot=nan"], "'nan' is no weight"), (["robot=inf"], "'inf' is no weight"),
     (["robot=0", "human=0"], "every weight is 0"),
     (["nowhere=1"], "nowhere: no such file or folder"),
+    (["human=1", "human=3"], "human=3: all of its 1 recordings were given before"),
     (["robot/broken.mp4"], "broken.mp4: no recording that can be read"),
 ])
 def test_what_is_no_mixture_is_refused(places: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], message: str

@@ -14,10 +14,13 @@ from moving_square import FPS, moving_square, tiny
 from como_core import config
 from como_core.cli import motion as cli
 from como_core.cli.relabel import relabel as cli_relabel
+from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.video import write_video
+from como_core.motion.mixture import Mixture
 from como_core.motion.model import load_motion
 from como_core.motion.train import train
+from como_core.training.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +73,22 @@ def _preset_file(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     config.save(tiny(), path)
     return path
+
+
+def test_a_run_goes_on_with_its_own_data_wherever_it_lies_and_with_no_other(tmp_path: Path) -> None:
+    def film(seed: int) -> Episode:
+        found = moving_square(seed)
+        return dataclasses.replace(found, images={"top": found.images["top"], "side": found.images["top"][:, ::-1]})
+
+    run, mine, config = tmp_path / "run", [film(0), film(1)], tiny(steps=3)
+    mirrored = [dataclasses.replace(e, images={name: e.images[name][:, :, ::-1] for name in e.images}) for e in mine]
+    _, done = train(mine, config, run)
+    card = (run / "card.md").read_text()
+    moved = [dataclasses.replace(episode, source=f"elsewhere/{episode.source}") for episode in mine]
+    assert train(moved, config, run, cache=tmp_path / "cache")[1] == done
+    places = Mixture(("a", "b"), np.arange(2), (1.0, 3.0))
+    for episodes, camera, mixture in ((mirrored, None, None), (mine, "side", None), (mine[::-1], None, None),
+                                      (mine, None, places)):
+        with pytest.raises(CheckpointError, match=r"lies here \(run\.(contents|weights)"):
+            train(episodes, config, run, camera, tmp_path / "cache", mixture)
+    assert (run / "card.md").read_text() == card

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import bag_messages
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,7 @@ from como_core.formats import video_stream
 from como_core.formats.bag_writer import RawBagWriter
 from como_core.formats.label_bag import ACTION_TOPIC, CONFIDENCE_TOPIC, LATENT_TOPIC
 from como_core.formats.labels import read_labels
+from como_core.formats.manifest import MANIFEST, read_manifest
 from como_core.formats.sources import open_sources
 from como_core.formats.video import CAMERA, read_video, write_video
 from como_core.formats.video_stream import NotAsListed, stream_video
@@ -220,7 +222,7 @@ def test_a_full_disk_ends_the_work(workers: int, run: Path, videos: Path, tmp_pa
     (out / names[0]).mkdir(parents=True)  # what stands in the way of the first label file
     with pytest.raises(OutputError, match=f"{names[0]}: cannot be written"):
         relabel([videos], run, out, workers=workers)
-    assert not (out / "manifest.json").exists()
+    assert read_manifest(out).labelled == ()
 
 
 def test_labels_of_two_models_do_not_mix(run: Path, videos: Path, tmp_path: Path) -> None:
@@ -289,6 +291,138 @@ def test_a_bag_of_several_cameras_without_an_interface_is_labelled_by_the_one_th
     labels = read_labels(next((tmp_path / "out").glob("*.labels.safetensors")))
     alone = label_clip(load_motion(run), dataclasses.replace(episode, timestamps=labels.timestamps))
     assert np.allclose(labels.latent, alone.latent, atol=1e-5), "of the camera that the interface names"
+    config.save(dataclasses.replace(robot, cameras={"front": dataclasses.replace(front, topic="/front/image")}),
+                tmp_path / "robot.yaml")
+    assert cli.main([*words, "--interface", str(tmp_path / "robot.yaml")]) == 0
+    dark = read_labels(next((tmp_path / "out").glob("*.labels.safetensors")))
+    assert not np.allclose(dark.latent, labels.latent, atol=1e-5), "of the other camera, made anew"
+    assert cli.main([*words[:-1], str(tmp_path / "topic"), "--camera", "/side/image"]) == 0
+    side = read_labels(next((tmp_path / "topic").glob("*.labels.safetensors")))
+    assert np.array_equal(side.latent, labels.latent), "the same pictures, by their topic"
+    capsys.readouterr()
+    assert cli.main([*words[:-1], str(tmp_path / "none"), "--camera", "/back/image"]) == 2
+    assert "(/front/image, /side/image), none of which is '/back/image'" in capsys.readouterr().err
+
+
+def test_a_folder_takes_the_labels_of_one_camera(run: Path, tmp_path: Path) -> None:
+    sets, out = tmp_path / "lift.hdf5", tmp_path / "out"
+    with h5py.File(sets, "w") as file:
+        for name, seed in (("left", 40), ("right", 50)):
+            file[f"data/demo_0/obs/{name}_image"] = moving_square(seed).images["top"]
+        file["data/demo_0/actions"] = moving_square(40).action
+    relabel([sets], run, out)
+    first = read_manifest(out)
+    for camera in ("right", "nowhere"):
+        with pytest.raises(ComoError, match=f"holds labels of each recording's first camera.*of camera '{camera}'"):
+            relabel([sets], run, out, camera=camera)
+    assert read_manifest(out) == first
+    relabel([sets], run, tmp_path / "right", camera="right")
+    left, right = (read_labels(folder / first.labelled[0].labels) for folder in (out, tmp_path / "right"))
+    assert not np.allclose(left.latent, right.latent)
+    (out / MANIFEST).unlink()  # label files say it too, each for itself
+    relabel([sets], run, out, camera="right")
+    assert same_labels(out / first.labelled[0].labels, tmp_path / "right" / first.labelled[0].labels)
+    with pytest.raises(ComoError, match=r"demo_0: has no camera 'nowhere'; it has"):
+        relabel([sets], run, tmp_path / "none", camera="nowhere")
+
+
+def test_a_name_that_is_not_utf8_or_very_long_is_labelled_like_any_other(
+        run: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd, long = videos / os.fsdecode(b"caf\xe9.mp4"), videos / ("x" * 125 + "\u00e9" * 60 + ".mp4")
+    shutil.copy(videos / "squares" / "0.mp4", odd)
+    shutil.copy(videos / "squares" / "1.mp4", long)
+    bag = tmp_path / "bags" / ("y" * 240)
+    write_bag(bag, moving_square(305))
+    (videos / os.fsdecode(b"broken\xe9.mp4")).write_bytes(b"not a video")
+    words = ["relabel", str(videos), str(bag.parent), "--model", str(run), "-o", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    assert "6 recordings" in (said := capsys.readouterr().out) and r"broken\udce9.mp4: cannot be read" in said
+    manifest = read_manifest(tmp_path / "out")
+    assert max(len(entry.labels.encode()) for entry in manifest.labelled) < 220
+    found = open_sources([tmp_path / "out"])
+    assert not found.skipped and len(found.episodes) == 6
+    assert {Path(e.source) for e in found.episodes} >= {odd, long, bag}
+    assert read_labels(tmp_path / "out" / next(e.labels for e in manifest.labelled if "caf" in e.source)
+                       ).source == rf"{videos}/caf\udce9.mp4"
+    assert relabel([videos, bag.parent], run, tmp_path / "out") == manifest
+
+
+def test_labels_may_lie_among_their_recordings_and_never_in_one(run: Path, videos: Path, tmp_path: Path) -> None:
+    squares = videos / "squares"
+    write_bag(squares / "bag", moving_square(306))
+    assert len(relabel([squares], run, squares).labelled) == 4
+    shutil.copy(squares / "0.mp4", squares / "later.mp4")
+    found = open_sources([squares])
+    assert len(found.episodes) == 5 and not found.skipped, "the bag of labels is no recording"
+    assert [Path(e.source).name for e in found.episodes if e.latent is None] == ["later.mp4"]
+    assert len(relabel([squares], run, squares).labelled) == 5
+    before = hashes(squares / "bag")
+    for inside in (squares / "bag", squares / "bag" / "labels"):
+        with pytest.raises(OutputError, match="is a part of the recording .*bag, which is never written"):
+            relabel([squares], run, inside)
+    assert hashes(squares / "bag") == before
+
+
+def test_what_was_there_before_is_guarded(run: Path, videos: Path, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    whole = relabel([videos], run, out)
+    train([moving_square(0)], tiny(steps=2), tmp_path / "other")
+    (out / MANIFEST).unlink()
+    kept = hashes(out)
+    with pytest.raises(ComoError, match="holds labels of the model run@.*these would be of other@"):
+        relabel([videos], tmp_path / "other", out)
+    for text, why in (('{"name": "shop"}', "is not a list of labels made by"), ('{"format": ', "cannot be read")):
+        (out / MANIFEST).write_text(text)
+        with pytest.raises(OutputError, match=f"{why}.*complete label files are not made anew"):
+            relabel([videos], run, out)
+        assert (out / MANIFEST).read_text() == text
+    (out / MANIFEST).unlink()
+    assert relabel([videos], run, out) == whole
+    assert {path: kept[path] for path in kept if path.suffix == ".safetensors"}.items() <= hashes(out).items()
+
+
+def test_recordings_that_are_gone_or_broken_since_are_told(run: Path, videos: Path, tmp_path: Path,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    out, squares = tmp_path / "out", videos / "squares"
+    relabel([videos], run, out)
+    whole = (squares / "1.mp4").read_bytes()
+    (squares / "0.mp4").unlink()
+    (squares / "1.mp4").write_bytes(whole[:1500])
+    words = ["relabel", str(videos), "--model", str(run), "-o", str(out)]
+    assert cli.main(words) == 0
+    assert [Path(entry.source).name for entry in read_manifest(out).labelled] == ["0.mp4", "2.mp4"]
+    said = capsys.readouterr().out
+    assert "2 recordings, 60 frames labelled" in said and "1 skipped:" in said
+    assert f"1 of them, labelled before, are not there now; their labels are kept:\n  {squares / '0.mp4'}" in said
+    (squares / "1.mp4").write_bytes(whole)
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
+    assert len(relabel([videos], run, out).labelled) == 3
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps, "found again, not remade"
+
+
+def test_a_run_that_is_broken_off_leaves_a_manifest_of_what_it_did(run: Path, videos: Path, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("como_core.motion.relabel._WRITE_EVERY_S", 0.0)
+    write = label_files.write_labels
+    monkeypatch.setattr("como_core.motion.labeller.write_labels",
+                        lambda path, labels: write(path, labels) if "_2-" not in path.name else os.kill(os.getpid(), 2))
+    with pytest.raises(KeyboardInterrupt):
+        relabel([videos], run, tmp_path / "out", workers=1)
+    assert [Path(entry.source).name for entry in read_manifest(tmp_path / "out").labelled] == ["0.mp4", "1.mp4"]
+
+
+def test_where_nothing_can_be_labelled_every_reason_is_named(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for i in range(22):
+        (tmp_path / "videos" / f"{i:02}.mp4").write_bytes(b"not a video")
+    with pytest.raises(ComoError) as found:
+        relabel([tmp_path / "videos"], run, tmp_path / "out")
+    lines = str(found.value).splitlines()
+    assert lines[0].endswith("none of 22 recordings could be labelled:") and len(lines) == 22
+    assert all(f"{i:02}.mp4: cannot be read as a video" in lines[i + 1] for i in range(20))
+    assert lines[-1] == "  and 2 more, which manifest.json names"
+    assert len(read_manifest(tmp_path / "out").skipped) == 22
 
 
 def test_demonstrations_make_pseudo_actions_beside_every_bag(run: Path, tmp_path: Path,

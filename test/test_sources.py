@@ -128,3 +128,20 @@ def test_everything_that_is_shared_is_read_or_refused_with_a_reason(shared_data)
     assert all(str(path) in reason and "\n" not in reason for path, reason in sources.skipped)
     with pytest.raises(ComoError, match="has no header stamps"):
         frame_stamps_ns(sources.episodes[0])
+
+
+def test_links_are_followed_once_and_those_to_nothing_are_named(folder):
+    drawer = folder / "videos" / "drawer"
+    for name in ("loop_a", "loop_b"):
+        (drawer / name).symlink_to(folder / "videos", target_is_directory=True)
+    (folder / "elsewhere").mkdir()
+    shutil.copy(drawer / "0.mp4", folder / "elsewhere" / "2.mp4")
+    (folder / "videos" / "linked").symlink_to(folder / "elsewhere", target_is_directory=True)
+    for name in ("lost.mp4", "lost"):
+        (folder / "videos" / name).symlink_to(folder / "nowhere")
+    sources = open_sources([folder / "videos"])
+    assert [e.source for e in sources.episodes] == [str(drawer / "0.mp4"), str(drawer / "1.mp4"),
+                                                    str(folder / "videos" / "linked" / "2.mp4")]
+    assert [(path.name, reason.partition(": ")[2]) for path, reason in sources.skipped if path.is_symlink()] == [
+        (name, f"is a link to {folder / 'nowhere'}, which is not there") for name in ("lost", "lost.mp4")]
+    assert len(sources.skipped) == 3

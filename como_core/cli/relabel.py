@@ -39,7 +39,8 @@ def relabel(
         source: Videos, bags, LeRobot data sets, robomimic or LIBERO HDF5 files, or folders of them.
         model: Folder of a motion model, as `como motion train` wrote it.
         output: Folder for the labels; give it to `como policy train --videos`.
-        camera: Which camera of recordings with several; the first where not given.
+        camera: Which camera of recordings with several, the first where not given; of bags without an interface, the
+            image topic. A folder takes the labels of one camera.
         device: Torch device, such as cpu or cuda.
         engine: Where the work is done: local, in processes of this machine.
         workers: Processes; where not given, one for every two cores, or one where there are few recordings.
@@ -47,6 +48,8 @@ def relabel(
         interface: Interface YAML of bags that hold none, such as those of `ros2 bag record`, and of the demonstrations;
             where not given, the one inside the first bag of these.
     """
+    from como_core.formats.manifest import labelled_sources
+    from como_core.formats.source_files import split_source
     from como_core.interface import load_interface
     from como_core.motion.relabel import relabel as run
 
@@ -54,6 +57,10 @@ def relabel(
     manifest = run(source, model, output, camera, device, engine, workers, robot)
     frames = sum(entry.frames for entry in manifest.labelled)
     print(f"{len(manifest.labelled)} recordings, {frames} frames labelled, in {output}")
+    gone = [source for source, _ in labelled_sources(manifest, output) if not split_source(source)[0].exists()]
+    if gone:
+        print("\n".join([f"{len(gone)} of them, labelled before, are not there now; their labels are kept:",
+                         *(f"  {source}" for source in gone)]))
     if manifest.skipped:
         print(f"{len(manifest.skipped)} skipped:")
         print("\n".join(f"  {entry.reason}" for entry in manifest.skipped))

@@ -93,12 +93,16 @@ def parse_note(text: str, bag: Path) -> EpisodeNote:
         raise BagError(f"{bag}: its note on the episode ({EPISODE_KEY}) is damaged: {error}") from error
 
 
-def only_image_topic(bag: BagReader) -> str:
-    """The image topic of a bag that has one. Raises BagError where it has none or several."""
-    found = [name for name, topic in bag.topics.items() if topic.type in IMAGE_TYPES and topic.count]
+def image_topic(bag: BagReader, wanted: str | None = None) -> str:
+    """The image topic of a bag that has one, or the `wanted` one of several. Raises BagError where there is none."""
+    found = sorted(name for name, topic in bag.topics.items() if topic.type in IMAGE_TYPES and topic.count)
     if len(found) > 1:
-        raise BagError(f"{bag.path}: has {len(found)} image topics ({', '.join(sorted(found))}) and no interface "
-                       "inside; give an interface file that says which is meant: --interface FILE")
+        if wanted in found:
+            return wanted
+        lacks = "" if wanted is None else f", none of which is {wanted!r}"
+        raise BagError(f"{bag.path}: has {len(found)} image topics ({', '.join(found)}){lacks}, and no interface "
+                       f"inside; say which is meant, as in --camera {found[0]}, or give an interface file "
+                       "(--interface)")
     if not found:
         others = ", ".join(sorted(name for name, topic in bag.topics.items() if topic.count))
         raise BagError(f"{bag.path}: holds no pictures ({' or '.join(IMAGE_TYPES)}); it has {others or 'no messages'}")

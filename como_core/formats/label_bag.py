@@ -54,7 +54,7 @@ def write_label_bag(path: str | Path, labels: LabelFile, stamps_ns: np.ndarray, 
     note = {"source": labels.source, "source_sha256": labels.source_sha256, "model": labels.model,
             "gap_s": labels.gap_s}
     names = [f"z{i}" for i in range(labels.latent.shape[1])]
-    if _holds_labels(Path(path)):
+    if holds_labels(Path(path)):
         shutil.rmtree(path)
     with RawBagWriter(path, {LABEL_KEY: json.dumps(note)}, storage) as bag:
         for step, (stamp_ns, at_ns) in enumerate(zip(stamps_ns.tolist(), log_ns.tolist(), strict=True)):
@@ -67,7 +67,8 @@ def write_label_bag(path: str | Path, labels: LabelFile, stamps_ns: np.ndarray, 
     return bag.path
 
 
-def _holds_labels(path: Path) -> bool:
+def holds_labels(path: Path) -> bool:
+    """Whether the bag at `path` is a bag of labels."""
     try:
         with BagReader(path) as bag:
             return LABEL_KEY in bag.custom_data

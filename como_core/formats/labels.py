@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from como_core.episode import Episode
 from como_core.errors import ComoError, OutputError
 from como_core.file_rights import usual_rights
-from como_core.formats.source_files import files_of, source_root, split_source
+from como_core.formats.source_files import files_of, printable, source_root, split_source
 
 LABEL_SUFFIX = ".labels.safetensors"
 
@@ -43,10 +43,11 @@ class LabelFile:
     timestamps     float64 [T], seconds, those of the episode
     latent         float32 [T, D], latent motion z of the frames (t, t + gap)
     confidence     float32 [T] in [0, 1]
-    source         the recording, as `Episode.source` named it
+    source         the recording, as `Episode.source` named it; the file holds what of it is not UTF-8 escaped
     source_sha256  what `sha256_of` says of it
     model          path or name of the motion model
     gap_s          seconds between the two frames of a label
+    camera         name or topic of the camera that was asked for, of recordings with several; None: the first
     parts          float32 [T] in [0, 1] each: what the confidence is the product of, by name; may be empty
 
     Raises LabelError, naming the source, where lengths or values do not fit.
@@ -60,6 +61,7 @@ class LabelFile:
     model: str
     gap_s: float
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    camera: str | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.timestamps)
@@ -89,8 +91,10 @@ def write_labels(path: str | Path, labels: LabelFile) -> None:
         "confidence": np.ascontiguousarray(labels.confidence, np.float32),
         **{f"{_PART}{name}": np.ascontiguousarray(part, np.float32) for name, part in labels.parts.items()},
     }
-    metadata = {"format": _FORMAT, "source": labels.source, "source_sha256": labels.source_sha256,
-                "model": labels.model, "gap_s": repr(float(labels.gap_s))}
+    metadata = {"format": _FORMAT, "source": printable(labels.source), "source_sha256": labels.source_sha256,
+                "model": printable(labels.model), "gap_s": repr(float(labels.gap_s))}
+    if labels.camera is not None:
+        metadata["camera"] = labels.camera
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with usual_rights(part):
@@ -115,7 +119,7 @@ def read_labels(path: str | Path) -> LabelFile:
             parts = {name.removeprefix(_PART): file.get_tensor(name) for name in file.keys()  # noqa: SIM118
                      if name.startswith(_PART)}
             return LabelFile(timestamps, latent, confidence, metadata["source"], metadata["source_sha256"],
-                             metadata["model"], float(metadata["gap_s"]), parts)
+                             metadata["model"], float(metadata["gap_s"]), parts, metadata.get("camera"))
     except (OSError, SafetensorError, KeyError) as error:
         raise LabelError(f"{path}: cannot be read as a label file: {error}") from error
 

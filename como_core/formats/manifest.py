@@ -44,12 +44,16 @@ class SkippedSource:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Contents of manifest.json: the motion model, its gap in seconds, and every recording that was looked at."""
+    """Contents of manifest.json: the motion model, its gap in seconds, and every recording that was looked at.
+
+    camera  that was asked for, of recordings with several; None: the first
+    """
 
     model: str
     gap_s: float
     labelled: tuple[LabelledSource, ...] = ()
     skipped: tuple[SkippedSource, ...] = ()
+    camera: str | None = None
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Path:

@@ -14,7 +14,7 @@ from como_core.formats.bag_align import align_action, align_state, pick_pictures
 from como_core.formats.bag_frames import BagFrames
 from como_core.formats.bag_layout import find_bags
 from como_core.formats.bag_reader import BagReader
-from como_core.formats.bag_recording import EpisodeNote, Recording, only_image_topic, read_note, read_recording
+from como_core.formats.bag_recording import EpisodeNote, Recording, image_topic, read_note, read_recording
 from como_core.formats.bag_topics import resolve
 from como_core.formats.bag_writer import BagError, BagWriter
 from como_core.formats.lazy import CAMERA
@@ -23,7 +23,8 @@ from como_core.interface import Interface, require_same
 __all__ = ["BagError", "BagWriter", "find_bags", "frame_log_ns", "frame_stamps_ns", "note_of", "read_bag"]
 
 
-def read_bag(path: str | Path, interface: Interface | None = None, otherwise: Interface | None = None) -> Episode:
+def read_bag(path: str | Path, interface: Interface | None = None, otherwise: Interface | None = None,
+             camera: str | None = None) -> Episode:
     """The episode of one rosbag2: a folder or a storage file, sqlite3 or MCAP.
 
     The timeline is the header stamps of the interface's first camera; receive times of stamped messages play no part.
@@ -33,8 +34,9 @@ def read_bag(path: str | Path, interface: Interface | None = None, otherwise: In
     a stream is not there yet, or no longer, are cut. State or action are None where none of their topics was recorded.
 
     `interface` is the bag's own where None, and `otherwise` where it has none. A bag for which there is none is read
-    like a video: its one image topic becomes the camera `lazy.CAMERA`. Raises BagError, naming bag, topic and reason,
-    and ConfigError, naming the key, where `interface` is not the one inside.
+    like a video: its one image topic becomes the camera `lazy.CAMERA`; of several, the topic `camera` becomes a camera
+    of that name. Raises BagError, naming bag, topic and reason, and ConfigError, naming the key, where `interface` is
+    not the one inside.
     """
     path = Path(path)
     with BagReader(path) as bag:
@@ -43,8 +45,8 @@ def read_bag(path: str | Path, interface: Interface | None = None, otherwise: In
             require_same(interface, note.interface, "the interface given", str(path))
         robot = interface or note.interface or otherwise
         if robot is None:
-            topic = only_image_topic(bag)
-            found, cameras = {topic: topic}, {CAMERA: topic}
+            topic = image_topic(bag, camera)
+            found, cameras = {topic: topic}, {topic if topic == camera else CAMERA: topic}
         else:
             found = resolve(robot, bag.topics, path)
             cameras = {name: found[camera.topic] for name, camera in robot.cameras.items()}

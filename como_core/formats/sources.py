@@ -7,6 +7,7 @@ What is broken is named, not fatal.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,10 +18,11 @@ from como_core.errors import ComoError
 from como_core.formats import libero
 from como_core.formats.bag_layout import is_bag
 from como_core.formats.hdf5 import HDF5_SUFFIXES, hdf5_action_names, list_demos, read_demo
+from como_core.formats.label_bag import holds_labels
 from como_core.formats.labels import read_labels, with_labels
 from como_core.formats.lerobot import LeRobotDataset
 from como_core.formats.lerobot_layout import episode_index, is_lerobot, member_of
-from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
+from como_core.formats.manifest import is_labelled_folder, labelled_sources, located, read_manifest
 from como_core.formats.rosbag import note_of, read_bag
 from como_core.formats.source_files import join_source, split_source
 from como_core.formats.video import VIDEO_SUFFIXES, read_video
@@ -65,20 +67,25 @@ def open_sources(
     paths: Iterable[str | Path],
     interface: Interface | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
+    camera: str | None = None,
 ) -> Sources:
     """Episodes of every recording at or below `paths`, each once; those that cannot be read are listed with the reason.
 
     A file that holds many gives them all, in their own order, as `path#member`, and such a source may itself be given.
-    A folder with the manifest of `como relabel` gives the recordings that it names, with their labels; one that is also
-    found without labels is given with them. `interface` is the one that bags are read by, their own where None; with
-    LIBERO's, HDF5 demonstrations come in its units and order.
-    `progress` may wrap the loop over recordings, to show where it is.
+    A folder with the manifest of `como relabel` gives the recordings that it names, with their labels, and those that
+    lie in it; one that is also found without labels is given with them. Links are followed, each folder is gone through
+    once.
+
+    interface  that bags are read by, their own where None; with LIBERO's, HDF5 demonstrations come in its units and
+               order
+    progress   may wrap the loop over recordings, to show where it is
+    camera     image topic of bags that have several and no interface
 
     Raises ComoError for a path that does not exist, and where nothing at all can be read.
     """
     given = [Path(path) for path in paths]
     sources = Sources()
-    readers = _readers(given, sources, read_video, partial(read_bag, interface=interface))
+    readers = _readers(given, sources, read_video, partial(read_bag, interface=interface, camera=camera))
     recordings = list(readers)
     for source in progress(recordings) if progress else recordings:
         read, label_file = readers.pop(source)
@@ -99,17 +106,20 @@ def open_sources(
 
 
 def list_sources(
-    paths: Iterable[str | Path], video: Callable[[Path], Episode] = read_video, interface: Interface | None = None
+    paths: Iterable[str | Path], video: Callable[[Path], Episode] = read_video, interface: Interface | None = None,
+    camera: str | None = None,
 ) -> tuple[dict[Path, Callable[[], Episode]], list[tuple[Path, str]]]:
     """Every recording at or below `paths`, unopened, with what reads it; and those that cannot be listed, with why.
 
     They are those of `open_sources`, without labels; reading raises ComoError. Neighbours in one data set share what
-    was gone through. `video` reads plain video files; `interface` is that of bags that hold none.
+    was gone through. `video` reads plain video files; `interface` is that of bags that hold none, `camera` as of
+    `open_sources`.
 
     Raises ComoError for a path that does not exist.
     """
     sources = Sources()
-    readers = _readers([Path(path) for path in paths], sources, video, partial(read_bag, otherwise=interface))
+    readers = _readers([Path(path) for path in paths], sources, video,
+                       partial(read_bag, otherwise=interface, camera=camera))
     return {source: read for source, (read, _) in readers.items()}, sources.skipped
 
 
@@ -134,7 +144,7 @@ def _readers(paths: Iterable[Path], sources: Sources, video: Callable[[Path], Ep
              bag: Callable[[Path], Episode]) -> dict[Path, tuple[Read, Path | None]]:
     """Reader and label file of each recording, in the order of the paths; what is broken goes to `sources.skipped`."""
     files: dict[Path, _File] = {}
-    for source, label_file in (found for path in paths for found in _found(path)):
+    for source, label_file in (found for path in paths for found in _found(path, sources, set())):
         path, member = split_source(source)
         file = files.setdefault(path.resolve(), _File(path))
         file.labels[member] = label_file or file.labels.get(member)
@@ -149,24 +159,43 @@ def _readers(paths: Iterable[Path], sources: Sources, video: Callable[[Path], Ep
     return readers
 
 
-def _found(path: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Recordings at or below `path`, sorted, with the label file where a manifest names one."""
+def _found(path: Path, sources: Sources, seen: set[Path]) -> Iterator[tuple[Path, Path | None]]:
+    """Recordings at or below `path`, sorted, with the label file where a manifest names one.
+
+    What cannot be gone through goes to `sources.skipped`. Folders that are `seen` already are not gone through again:
+    a link may lead to a folder that it lies in.
+    """
     if not path.is_dir():
         if not split_source(path)[0].exists():
             raise ComoError(f"{path}: no such file or folder (expected {KINDS})")
         yield path, None
-    elif is_labelled_folder(path):
-        yield from labelled_sources(read_manifest(path), path)
-    elif is_lerobot(path) or is_bag(path):
+        return
+    if (place := path.resolve()) in seen:
+        return
+    seen.add(place)
+    beside: set[Path] = set()  # bags of labels
+    if labelled := is_labelled_folder(path):
+        manifest = read_manifest(path)
+        yield from labelled_sources(manifest, path)
+        beside = {located(entry.sidecar, path) for entry in manifest.labelled if entry.sidecar}
+    if is_lerobot(path) or is_bag(path):
         yield path, None
-    else:
-        for entry in sorted(path.iterdir()):
-            if entry.name.startswith(".") or entry.suffix == ".part":
-                continue
-            if entry.is_dir():
-                yield from _found(entry)
-            elif entry.is_file() and (entry.suffix.lower() in VIDEO_SUFFIXES or _is_hdf5(entry) or is_bag(entry)):
-                yield entry, None
+        return
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as error:
+        sources.skipped.append((path, f"{path}: cannot be gone through: {error.strerror}"))
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.suffix == ".part" or (labelled and is_bag(entry) and (
+                entry in beside or holds_labels(entry))):
+            continue
+        if entry.is_symlink() and not entry.exists():
+            sources.skipped.append((entry, f"{entry}: is a link to {os.readlink(entry)}, which is not there"))
+        elif entry.is_dir():
+            yield from _found(entry, sources, seen)
+        elif entry.is_file() and (entry.suffix.lower() in VIDEO_SUFFIXES or _is_hdf5(entry) or is_bag(entry)):
+            yield entry, None
 
 
 def _recordings(file: _File, sources: Sources, video: Callable[[Path], Episode], bag: Callable[[Path], Episode]

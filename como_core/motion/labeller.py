@@ -24,7 +24,7 @@ from como_core.formats.label_bag import write_label_bag
 from como_core.formats.labels import LABEL_SUFFIX, LabelError, LabelFile, read_labels, sha256_of, write_labels
 from como_core.formats.manifest import LabelledSource, relative_to
 from como_core.formats.rosbag import frame_log_ns, frame_stamps_ns
-from como_core.formats.source_files import split_source
+from como_core.formats.source_files import printable, split_source
 from como_core.formats.sources import list_sources
 from como_core.formats.video import read_video
 from como_core.formats.video_stream import NotAsListed, stream_video
@@ -36,6 +36,7 @@ from como_core.motion.model import MotionModel, load_motion
 Readers = Mapping[Path, Callable[[], Episode]]
 
 DIGITS = 12  # of a hash, in names that people read
+_NAME_BYTES = 180  # a file system takes 255, and a suffix comes behind
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Job:
     paths     what was given to label: files, folders, data sets
     model     folder of the motion model;  identity  its name and hash, as label files have it
     folder    where label files go
-    camera    of recordings with several; None: the first
+    camera    of recordings with several, or image topic of bags without an interface; None: the first
     device    a torch device
     interface  of bags that hold none
     """
@@ -95,7 +96,7 @@ class Labeller:
         """`readers` and `model` are those of the job, where the caller has them already."""
         self._job = job
         self._model = load_motion(job.model, job.device) if model is None else model
-        self._readers = list_readers(job.paths, job.interface)[0] if readers is None else readers
+        self._readers = list_readers(job.paths, job.interface, job.camera)[0] if readers is None else readers
 
     def __call__(self, sources: Sequence[Path]) -> list[Outcome]:
         return list(self.label(sources))
@@ -123,7 +124,7 @@ class Labeller:
             try:
                 digest = sha256_of(source)
                 name = _name(source, digest)
-                frames = self._frames_there(name)
+                frames = self._frames_there(source, name)
                 if frames is not None:
                     yield Outcome(source, self._entry(source, digest, name, frames))
                     continue
@@ -142,15 +143,22 @@ class Labeller:
         yield from squares(episode, self._model.config.image_size, self._job.camera)
         yield _Closed()
 
-    def _frames_there(self, name: str) -> int | None:
-        """How many frames the label file of that name labels; None where it is not there, or not of this model."""
+    def _camera(self, source: Path) -> str | None:
+        """What says which camera of `source` is labelled; None: the first of those that it has."""
+        if self._job.camera is None and self._job.interface is not None and is_bag(source):
+            return next(camera.topic for camera in self._job.interface.cameras.values())
+        return self._job.camera
+
+    def _frames_there(self, source: Path, name: str) -> int | None:
+        """How many frames the label file of that name labels; None where it is not there, or not of this job."""
         path = self._job.folder / f"{name}{LABEL_SUFFIX}"
         try:
             labels = read_labels(path) if path.is_file() else None
         except LabelError:
             return None
-        current = labels is not None and labels.model == self._job.identity and set(labels.parts) == set(PARTS)
-        return len(labels.timestamps) if current and labels is not None else None
+        if labels is None or (labels.model, labels.camera) != (printable(self._job.identity), self._camera(source)):
+            return None
+        return len(labels.timestamps) if set(labels.parts) == set(PARTS) else None
 
     def _close(self, opened: _Opened) -> Outcome:
         """Write the labels of a recording whose frames are all encoded. Raises OutputError."""
@@ -158,7 +166,7 @@ class Labeller:
         try:
             clip = opened.encoder.finish()
             labels = LabelFile(episode.timestamps, clip.latent, clip.confidence, str(source), opened.digest,
-                               self._job.identity, self._model.config.gap_s, clip.parts)
+                               self._job.identity, self._model.config.gap_s, clip.parts, self._camera(source))
             if is_bag(source):
                 try:
                     write_label_bag(folder / opened.name, labels, frame_stamps_ns(episode), frame_log_ns(episode))
@@ -177,13 +185,15 @@ class Labeller:
                               name if is_bag(source) else None)
 
 
-def list_readers(paths: Iterable[Path], interface: Interface | None = None
+def list_readers(paths: Iterable[Path], interface: Interface | None = None, camera: str | None = None
                  ) -> tuple[Readers, list[tuple[Path, str]]]:
     """`list_sources`, with video files that are decoded once."""
-    return list_sources(paths, stream_video, interface)
+    return list_sources(paths, stream_video, interface, camera)
 
 
 def _name(source: Path, digest: str) -> str:
+    """For people to read; the hash makes it unique. What is not UTF-8 is escaped, what is too long cut off."""
     recording, member = split_source(source)
     words = [recording.parent.name, recording.stem, *([member] if member else [])]
-    return "_".join(word for word in words if word) + f"-{digest[:DIGITS]}"
+    name = printable("_".join(word for word in words if word)).encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"{name}-{digest[:DIGITS]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.source_files import split_source
 from como_core.formats.sources import Sources, open_sources
@@ -76,14 +77,14 @@ class Draws:
         return self.begin[place] + rng.integers(self.count[place])
 
 
-def open_mixture(given: Sequence[str | Path], progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None
-                 ) -> tuple[Sources, Mixture]:
+def open_mixture(given: Sequence[str | Path], progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
+                 camera: str | None = None) -> tuple[Sources, Mixture]:
     """The recordings at places PATH or PATH=WEIGHT, each once, and the mixture of them.
 
-    `progress` may wrap the loop over the recordings of a place, to show where it is.
+    `progress` may wrap the loop over the recordings of a place, to show where it is; `camera` as of `open_sources`.
 
-    Raises ComoError for a path that does not exist, where nothing at all can be read, for a weight that is none, and
-    where some places have one and others do not.
+    Raises ComoError for a path that does not exist, where nothing at all can be read, for a weight that is none, where
+    some places have one and others do not, and for a weighted place whose recordings were all given before it.
     """
     places = [split_weight(str(item)) for item in given]
     without = [path for path, weight in places if weight is None]
@@ -92,23 +93,27 @@ def open_mixture(given: Sequence[str | Path], progress: Callable[[Sequence[Path]
                         f"{without[0]}=1, or none")
     if places and not without and not sum(weight or 0 for _, weight in places):
         raise ComoError("every weight is 0; give one path a weight above 0")
-    episodes, skipped, place = [], [], []
+    episodes: list[Episode] = []
+    skipped: list[tuple[Path, str]] = []
+    place: list[int] = []
     seen: set[str] = set()
     for index, (path, _) in enumerate(places):
         try:
-            found = open_sources([path], progress=progress)
+            found = open_sources([path], progress=progress, camera=camera)
         except ComoError as error:
             if not split_source(path)[0].exists():
                 raise
             skipped.append((Path(path), str(error)))
             continue
         skipped += found.skipped
-        for episode in found.episodes:
-            name = str(Path(episode.source).resolve())
-            if name not in seen:  # the first place that has a recording keeps it
-                seen.add(name)
-                episodes.append(episode)
-                place.append(index)
+        fresh = {str(Path(episode.source).resolve()): episode for episode in found.episodes}
+        fresh = {name: episode for name, episode in fresh.items() if name not in seen}
+        if not fresh and not without:
+            raise ComoError(f"{given[index]}: all of its {len(found.episodes)} recordings were given before, and the "
+                            "first place that has a recording keeps it; leave it out, or give its weight there")
+        seen |= fresh.keys()
+        episodes += fresh.values()
+        place += [index] * len(fresh)
     if not episodes:
         raise ComoError("; ".join(reason for _, reason in skipped) or "no path to data was given")
     weights = None if without else tuple(weight or 0.0 for _, weight in places)
@@ -121,13 +126,15 @@ def split_weight(given: str) -> tuple[str, float | None]:
     Raises ComoError for a weight that is below 0 or no number.
     """
     path, sign, text = given.rpartition("=")
-    if not sign or split_source(given)[0].exists():
+    if not sign or Path(given).exists():
         return given, None
     try:
         weight = float(text)
     except ValueError:
         weight = math.nan
     if not 0 <= weight < math.inf:
+        if split_source(given)[0].exists():  # an episode of a file may have such a name
+            return given, None
         raise ComoError(f"{given}: no such path, and {text!r} is no weight (expected PATH or PATH=WEIGHT with a number "
                         "of 0 or more)")
     return path, weight

@@ -133,7 +133,7 @@ def _features(model: MotionModel, data: TrainingData, config: MotionConfig, devi
 def _identity(data: TrainingData, config: MotionConfig) -> dict[str, Any]:
     """What a run must have in common with the one that it goes on with."""
     return {"motion": config, "clips": len(data.sources), "frames": len(data.cache.timestamps),
-            "pairs": len(data.pairs), "weights": data.mixture.weights}
+            "pairs": len(data.pairs), "weights": data.mixture.weights, "contents": data.digest()}
 
 
 def _counts(model: MotionModel) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,22 @@ class TrainingData:
                  "frames": int(clip_frames[self.mixture.place == i].sum()), "pairs": int(self.draws.count[i]),
                  "weight": weights[i], "share": float(self.draws.share[i])}
                 for i, name in enumerate(self.mixture.names)]
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of what is learned from: other recordings, cameras or actions have another.
+
+        It goes by contents, so that data may move. Of the pictures, the first, the middle and the last of each clip
+        count, with the times of all and the choice of pairs, which every picture had a part in.
+        """
+        found = hashlib.sha256()
+        edges = self.cache.offsets[np.append(True, np.diff(self.cache.offsets) > 0)]
+        first, last = edges[:-1], edges[1:] - 1
+        for frame in np.stack([first, (first + last) // 2, last], axis=1).ravel():
+            found.update(self.cache.frames[frame].tobytes())
+        for values in (self.cache.offsets, self.cache.timestamps, self.mixture.place, self.pairs.first,
+                       self.pairs.second, self.labels):
+            found.update(b"absent" if values is None else np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the places, the pairs and what was left out of them, and recordings that gave no pictures."""
