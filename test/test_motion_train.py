@@ -92,3 +92,11 @@ def test_a_run_goes_on_with_its_own_data_wherever_it_lies_and_with_no_other(tmp_
         with pytest.raises(CheckpointError, match=r"lies here \(run\.(contents|weights)"):
             train(episodes, config, run, camera, tmp_path / "cache", mixture)
     assert (run / "card.md").read_text() == card
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "card.md", "run.json"])
+def test_files_that_no_training_here_wrote_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=f"holds {name}, and no state of a training that wrote them"):
+        train([moving_square(0)], tiny(steps=2), tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from como_core.errors import ComoError
 from como_core.policy.checkpoint import PolicyError, TrainedPolicy, load_policy
 from como_core.policy.diffusion import SamplerName
 from como_core.policy.train import train
+from como_core.training.checkpoint import CheckpointError
 
 
 def _observe(place: tuple[float, float], instruction: str | None = "left", stamp_s: float = 0.0) -> Observation:
@@ -122,6 +124,15 @@ def test_run_is_not_gone_on_with_when_the_labels_have_changed(tmp_path: Path) ->
     train(demonstrations(), videos(), INTERFACE, config("decoded", steps=5), tmp_path)
     with pytest.raises(ComoError, match="data"):
         train(demonstrations(), videos(5), INTERFACE, config("decoded", steps=5), tmp_path)
+
+
+def test_a_checkpoint_without_its_training_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    """As of a policy that was copied here, or whose training state was deleted for its size."""
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("training", "cache"))
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    with pytest.raises(CheckpointError, match="holds .*model.safetensors.*, and no state of a training that wrote"):
+        train(demonstrations(), [], INTERFACE, config("none"), copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
 def test_proprioception_may_be_absent_in_video_but_not_on_the_robot(tmp_path: Path) -> None:

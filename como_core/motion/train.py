@@ -30,6 +30,7 @@ from como_core.training.checkpoint import save_checkpoint
 from como_core.training.loop import History, TrainingError, fit
 from como_core.training.progress import duration
 from como_core.training.ranks import Device, first_goes_first, join, processes, quiet_unless_first, rank, wait_for_all
+from como_core.training.state import require_own
 from como_core.training.timing import StepTimes, time_steps
 
 REPORT = "run.json"
@@ -48,10 +49,12 @@ def train(episodes: Sequence[Episode], config: MotionConfig, out: str | Path, ca
     out/run.json holds what it was trained on, the parameters by part and the loss curve.
 
     An interrupted run goes on where it was saved. Raises ComoError where no pair of frames is left to train on,
-    TrainingError and CheckpointError as `fit` does, BackboneError where a pretrained model cannot be had.
+    TrainingError and CheckpointError as `fit` does, CheckpointError too where `out` holds a checkpoint without the
+    state of its training, BackboneError where a pretrained model cannot be had.
     """
     out = Path(out)
     place = join(device)
+    require_own(out, (REPORT,))
     _refuse_to_share(config, processes())
     mixture = mixture or Mixture.of_one("all", len(episodes))
     with first_goes_first():

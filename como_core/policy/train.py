@@ -33,6 +33,7 @@ from como_core.policy.text import Text, make_text
 from como_core.training.loop import History, fit
 from como_core.training.progress import track
 from como_core.training.ranks import Device, first_goes_first, join, rank, wait_for_all
+from como_core.training.state import require_own
 
 Draw = Callable[..., dict[str, Any]]
 
@@ -73,9 +74,11 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     start_from      checkpoint of the same network, whose weights training begins with
 
     Processes that torchrun has started train one policy together. Raises ComoError, naming the file, for an episode
-    that does not fit the interface, the policy or the labels.
+    that does not fit the interface, the policy or the labels; CheckpointError where `out` holds a checkpoint without
+    the state of its training.
     """
     join(device)
+    require_own(Path(out))
     if demonstrations or not config.cotraining.predicts_latents:
         check_demonstrations(demonstrations, interface, config.observation.state)
     video = prepare_video(demonstrations, videos, interface, config.cotraining)

@@ -34,7 +34,7 @@ from como_core.training.history import History
 from como_core.training.precision import Precision, autocast, emulated, resolved
 from como_core.training.progress import Progress
 from como_core.training.ranks import Device, join, mean_over_ranks, on_cpu, wait_for_all
-from como_core.training.state import load_state, restore, save_state
+from como_core.training.state import STATES, load_state, restore, save_state
 
 Sample = Callable[..., Any]
 Loss = Callable[[nn.Module, Any], dict[str, torch.Tensor]]
@@ -102,7 +102,7 @@ def fit(model: nn.Module, sample: Sample, loss: Loss, config: LoopConfig, out: s
     Raises TrainingError where the loss or its gradient is not finite (the last saved state stays) and where the
     processes cannot share the batch, CheckpointError where the state cannot be written or belongs to other settings.
     """
-    directory = Path(out) / "training"
+    directory = Path(out) / STATES
     join(device)
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(directory), cpu=on_cpu(device))
     _refuse_to_share(sample, config, accelerator.num_processes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from como_core import config as configuration
-from como_core.training.checkpoint import CheckpointError, load_tensors, new_directory, save_tensors
+from como_core.training.checkpoint import FILES, CheckpointError, load_tensors, new_directory, save_tensors
 from como_core.training.ema import Ema
 from como_core.training.history import History
 
+STATES = "training"  # folder of the states in that of a run
 _PREFIX = "step_"
 
 
@@ -27,6 +28,17 @@ class RunState:
     step: int
     tensors: dict[str, torch.Tensor]
     history: History
+
+
+def require_own(run: Path, more: Collection[str] = ()) -> None:
+    """Raises CheckpointError where the folder of a run holds a checkpoint, or `more`, of no training that lies there.
+
+    Such a training could not be gone on with, and would replace them in the end.
+    """
+    there = [name for name in (*FILES, *more) if (run / name).exists()]
+    if there and not any((run / STATES).glob(f"{_PREFIX}*")):
+        raise CheckpointError(f"{run}: holds {', '.join(there)}, and no state of a training that wrote them, which "
+                              "would be lost; choose another output folder, or move them away")
 
 
 def save_state(directory: Path, step: int, identity: Mapping[str, Any], history: History, model: nn.Module,
