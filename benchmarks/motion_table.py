@@ -65,7 +65,7 @@ class Entry:
 
 # Rows of the main table that are printed again at the head of a group, to compare with.
 BESIDE = {"wide": (PLACED,), "labels": (PLUS,), "ablation": (PLUS, "como-v1"),
-          "place": (PLUS, f"{PLUS}, d_z {WIDE}"), "latent size": (PLUS,), "gap": (PLUS,), "budget": (PLUS,),
+          "place": (PLUS, f"{PLUS}, d_z {WIDE}"), "latent size": (PLUS,), "gap": (PLUS,), "budget": (PLUS, PLACED),
           "contrast": ("como", "como-v1"), "conditions": CONTRASTED, "frozen features": CONTRASTED}
 EVERYWHERE = ("test", "held-out tasks", "held-out camera", "other robot")
 
@@ -85,7 +85,8 @@ def groups() -> dict[str, list[Entry]]:
         "latent size": [Entry(f"{PLUS}, d_z {size}", PLUS, {"latent_size": size})
                         for size in (8, 16, 32, 128, 256, 512)],
         "gap": [Entry(f"{PLUS}, gap {gap:g} s", PLUS, {"gap_s": gap}) for gap in (0.05, 0.25, 0.5)],
-        "budget": [Entry(f"{PLUS}, 9000 steps", PLUS, {"loop.steps": 9000}, splits=EVERYWHERE)],
+        "budget": [Entry(f"{PLUS}, 9000 steps", PLUS, {"loop.steps": 9000}, splits=EVERYWHERE),
+                   Entry(f"{PLACED}, 9000 steps", PLUS, {**PLACED_OPTIONS, "loop.steps": 9000}, splits=EVERYWHERE)],
         "contrast": [Entry("como, weight of Tcl 0.05", "como", {"loss.contrast": 0.05}),
                      Entry("como, weight of Tcl 0.05, negatives of the batch", "como",
                            {"loss.contrast": 0.05, "loss.negatives": "batch"})],

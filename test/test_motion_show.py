@@ -13,6 +13,7 @@ from moving_square import FPS, moving_square, tiny
 
 from como_core.cli import motion as cli
 from como_core.config import with_options
+from como_core.errors import OutputError
 from como_core.formats.video import write_video
 from como_core.motion.flow import flow_of, mean_flow
 from como_core.motion.model import MotionModel
@@ -101,3 +102,9 @@ def test_the_page_is_one_file_with_every_picture(tmp_path: Path, capsys: pytest.
     for name in ("reconstruction", "transfer", "over_time", "map"):
         assert cv2.imread(str(tmp_path / "out" / f"{name}.png")) is not None
     assert "4 pictures" in capsys.readouterr().out
+    cli.show(tmp_path / "run", (tmp_path / "task0",), tmp_path / "out")  # over a page of its own
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("<title>Latent motion of mine</title>")
+    with pytest.raises(OutputError, match="site/index.html: is of something else than como, and would be lost"):
+        cli.show(tmp_path / "run", (tmp_path / "task0",), tmp_path / "site")
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]

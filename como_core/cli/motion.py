@@ -181,11 +181,12 @@ def show(
             the difference of the last and the first, or the mean (absolute).
         device: Where the model runs: cpu, cuda.
     """
-    from como_core.evaluation.page import Page
+    from como_core.evaluation.page import Page, require_own
     from como_core.formats.output_folder import writable_folder
     from como_core.motion.show import show as draw
     from como_core.motion.targets import Target
 
+    require_own(output / "index.html")
     model, episodes, names = _opened(run, data, interface, camera, device)
     writable_folder(output)
     pictures = draw(model, episodes, names, camera, cache or run / "cache", Target(target))

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from como_core.errors import ComoError
+from como_core.errors import ComoError, OutputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MARK = '<meta name="generator" content="como">'
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --quiet: #5c6878; --line: #d8dee6; --paper: #fff; --band: #f4f6f9; }
 @media (prefers-color-scheme: dark) {
@@ -36,6 +37,13 @@ img { max-width: 100%; border-radius: 4px; background: #fff; }
 img.pixels { image-rendering: pixelated; }
 code { background: var(--band); padding: 0.1rem 0.3rem; border-radius: 3px; font-size: 0.9em; overflow-wrap: anywhere; }
 """
+
+
+def require_own(page: Path) -> None:
+    """Raises OutputError where a file lies at `page` that `Page` has not written, and so would be lost."""
+    if page.exists() and not (page.is_file() and _MARK.encode() in page.read_bytes()):
+        raise OutputError(f"{page}: is of something else than como, and would be lost; choose another output folder, or "
+                          "move it away")
 
 
 class Page:
@@ -79,6 +87,7 @@ class Page:
         body = "\n".join(self._blocks)
         text = (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self._title)}</title>\n'
+            f"{_MARK}\n"
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
         )
