@@ -42,8 +42,8 @@ code { background: var(--band); padding: 0.1rem 0.3rem; border-radius: 3px; font
 def require_own(page: Path) -> None:
     """Raises OutputError where a file lies at `page` that `Page` has not written, and so would be lost."""
     if page.exists() and not (page.is_file() and _MARK.encode() in page.read_bytes()):
-        raise OutputError(f"{page}: is of something else than como, and would be lost; choose another output folder, or "
-                          "move it away")
+        raise OutputError(f"{page}: is of something else than como, and would be lost; choose another output folder, "
+                          "or move it away")
 
 
 class Page:
