@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import signal
 import stat
 from collections import Counter
 from pathlib import Path
@@ -26,7 +27,7 @@ from como_core.formats import labels as label_files
 from como_core.formats import video_stream
 from como_core.formats.bag_writer import RawBagWriter
 from como_core.formats.label_bag import ACTION_TOPIC, CONFIDENCE_TOPIC, LATENT_TOPIC
-from como_core.formats.labels import read_labels
+from como_core.formats.labels import LabelFile, read_labels
 from como_core.formats.manifest import MANIFEST, read_manifest
 from como_core.formats.sources import open_sources
 from como_core.formats.video import CAMERA, read_video, write_video
@@ -401,15 +402,25 @@ def test_recordings_that_are_gone_or_broken_since_are_told(run: Path, videos: Pa
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")} == stamps, "found again, not remade"
 
 
-def test_a_run_that_is_broken_off_leaves_a_manifest_of_what_it_did(run: Path, videos: Path, tmp_path: Path,
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("como_core.motion.relabel._WRITE_EVERY_S", 0.0)
-    write = label_files.write_labels
-    monkeypatch.setattr("como_core.motion.labeller.write_labels",
-                        lambda path, labels: write(path, labels) if "_2-" not in path.name else os.kill(os.getpid(), 2))
+@pytest.mark.parametrize("every_s", [0.0, 1e9])
+def test_a_run_that_is_broken_off_leaves_a_manifest_of_what_it_did(
+        every_s: float, run: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed() -> list[str]:
+        return [Path(entry.source).name for entry in read_manifest(tmp_path / "out").labelled]
+
+    def write(path: Path, labels: LabelFile) -> None:
+        if "_2-" in path.name:
+            at_the_time.extend(listed())
+            os.kill(os.getpid(), signal.SIGINT)
+        label_files.write_labels(path, labels)
+
+    at_the_time: list[str] = []
+    monkeypatch.setattr("como_core.motion.relabel._WRITE_EVERY_S", every_s)
+    monkeypatch.setattr("como_core.motion.labeller.write_labels", write)
     with pytest.raises(KeyboardInterrupt):
         relabel([videos], run, tmp_path / "out", workers=1)
-    assert [Path(entry.source).name for entry in read_manifest(tmp_path / "out").labelled] == ["0.mp4", "1.mp4"]
+    assert listed() == ["0.mp4", "1.mp4"]
+    assert at_the_time == ([] if every_s else ["0.mp4", "1.mp4"]), "so that a kill, too, costs seconds"
 
 
 def test_where_nothing_can_be_labelled_every_reason_is_named(run: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from como_core.errors import ComoError, OutputError
@@ -69,7 +69,7 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
     writable_folder(folder)
     account = _Account(folder, before, unlisted)
     account.write()
-    with Progress(len(readers), "relabel", "recordings") as progress:
+    with account.kept(), Progress(len(readers), "relabel", "recordings") as progress:
         rate = _FrameRate()
         for outcome in labels.run(Job(given, run, identity, folder, camera, device, interface), readers,
                                   lambda frames: progress.advance(0, rate.after(frames))):
@@ -100,6 +100,16 @@ class _Account:
             self._labelled[outcome.source] = outcome.entry
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self.write()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Work that may be broken off: what is done by then is written."""
+        try:
+            yield
+        except BaseException:
+            with suppress(ComoError):
+                self.write()
+            raise
 
     def write(self, order: Iterable[Path] = ()) -> Manifest:
         """Write the manifest of this moment, in the `order` of recordings as far as it says. Raises ComoError."""
