@@ -23,6 +23,7 @@ from benchmarks.results import FOLDER, Row, alone, read_rows, share, write_rows
 from como_core.config import with_options
 from como_core.interface import load_interface
 from como_core.policy.config import load_preset
+from como_core.policy.guard import Verdict
 from como_core.policy.train import train
 from como_core.resources import resource
 
@@ -47,8 +48,13 @@ def judge(entry: Entry, steps: int, data: Path, work: Path) -> Row:
     assert verdict is not None, "the guard was not asked"
     return {"family": entry.family, "method": entry.method, "mode": entry.mode, "guard_steps": steps, "seed": SEED,
             "with_video": round(verdict.with_video, 4), "without": round(verdict.without, 4),
-            "low": round(verdict.low, 4), "high": round(verdict.high, 4), "episodes": verdict.episodes,
+            "low": round(verdict.low, 4), "high": round(verdict.high, 4), "worse": verdict.worse,
+            "episodes": verdict.episodes, "says": _said(verdict),
             "command": f"python -m benchmarks.guard_foretells --family {entry.family} --guard-steps {steps}"}
+
+
+def _said(verdict: Verdict) -> str:
+    return "harms" if verdict.harmful else "helps" if verdict.helpful else "open"
 
 
 def gains() -> dict[tuple[str, str], int]:
@@ -61,12 +67,12 @@ def gains() -> dict[tuple[str, str], int]:
 def markdown(rows: Sequence[Row]) -> str:
     """The settings, and how far the guard's differences go along with those of success."""
     known = gains()
-    lines = ["| family | setting | guard: difference of the error | successes of 120, with less without |",
-             "|---|---|---|---|"]
+    lines = ["| family | setting | guard: difference of the error | it says: video | successes gained of 120 |",
+             "|---|---|---|---|---|"]
     for row in rows:
         difference = row["with_video"] - row["without"]
         lines.append(f"| {row['family']} | {row['method']} | {difference:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] "
-                     f"| {known[row['family'], row['method']]:+d} |")
+                     f"| {row['says']} | {known[row['family'], row['method']]:+d} |")
     for family in dict.fromkeys(row["family"] for row in rows):
         mine = [row for row in rows if row["family"] == family]
         foretold = np.array([row["without"] - row["with_video"] for row in mine])

@@ -3,7 +3,7 @@
     results = Results("motion")          # results/motion_runs.json and results/motion_table.json
     results.add(rows)
 
-An interval is 95 %: the half-width over recordings (`motion.measure.intervals`) and 1.96 standard errors over training
+An interval is 95 %: the half-width over recordings (`como_core.intervals`) and 1.96 standard errors over training
 seeds, added as squares.
 """
 

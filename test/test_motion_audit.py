@@ -113,8 +113,8 @@ def test_one_recording_leaves_the_lines_that_need_two(clips: list[Episode]) -> N
 
 def test_a_constant_alone_is_no_leak() -> None:
     assert RULES["reversal"].verdict(-0.5) == "leak"
+    from como_core.intervals import Score
     from como_core.motion.measure.audit import judged
-    from como_core.motion.measure.intervals import Score
 
     low = Score(-0.5, -0.6, -0.4)
     assert judged("reversal", low, 9, less_constant=0.9).verdict == "warn"

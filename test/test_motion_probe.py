@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from como_core.errors import ComoError
+from como_core.intervals import SHARES, Score, jackknife, mean_of, sums_by_recording
 from como_core.motion.measure.baselines import pair_components
-from como_core.motion.measure.intervals import SHARES, Score, jackknife, mean_of, sums_by_recording
 from como_core.motion.measure.mlp_probe import mlp
 from como_core.motion.measure.probe import Probe, ridge, run_probe, split
 from como_core.motion.measure.probe_store import ProbeStore

@@ -19,6 +19,7 @@ from como_core.formats.labels import LabelFile, read_labels, sha256_of, write_la
 from como_core.formats.manifest import LabelledSource, Manifest, read_manifest, relative_to, write_manifest
 from como_core.formats.rosbag import BagWriter, read_bag
 from como_core.formats.video import read_video, write_video
+from como_core.interface import Interface
 from como_core.policy.checkpoint import load_policy
 from como_core.policy.sources import open_training_data
 
@@ -27,10 +28,10 @@ START_NS, PERIOD_NS, MODEL, GAP_S = 10**9, round(1e9 / RATE_HZ), "motion@1234", 
 POSE, TWIST = "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/TwistStamped"
 
 
-def _record(path: Path, given: Episode) -> None:
+def _record(path: Path, given: Episode, robot: Interface = INTERFACE) -> None:
     """The episode as the recorder would have written it."""
     assert given.action is not None and given.state is not None
-    with BagWriter(path, INTERFACE, given.instruction) as bag:
+    with BagWriter(path, robot, given.instruction) as bag:
         bag.write("/gripper", "std_msgs/msg/Float64", START_NS, number(given.action[0, 2]))
         for step in range(len(given)):
             stamp = START_NS + step * PERIOD_NS
@@ -179,3 +180,27 @@ def test_a_beginning_that_does_not_fit_is_said_before_the_guard(data: Path, tmp_
     assert _train(data, tmp_path / "run", *given, "--start-from", data / "nowhere") == 2
     said = capsys.readouterr()
     assert "nowhere: no complete checkpoint here" in said.err and "guard" not in said.out
+
+
+def test_video_of_another_robot_is_trained_on_without_its_state(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    """A bag with an interface of its own: it is read by that, and a state that is as long is no less foreign."""
+    other = dataclasses.replace(INTERFACE, name="other")
+    given = episode("left", 200)
+    _record(tmp_path / "bags" / "foreign", given, other)
+    folder = tmp_path / "relabeled"
+    write_manifest(folder, Manifest(MODEL, GAP_S, (
+        _label(folder, tmp_path / "bags" / "foreign", read_bag(tmp_path / "bags" / "foreign"), given),)))
+    found = open_training_data([data / "bags"], [data / "relabeled", folder], INTERFACE)
+    foreign = next(video for video in found.videos if Path(video.source).name == "foreign")
+    assert foreign.state is None and foreign.action is None and foreign.latent is not None and not found.skipped
+    options = ["--demos", data / "bags", "--videos", data / "relabeled", folder]
+    assert _train(data, tmp_path / "run", *options, "--set", "observation.state=true") == 0
+    assert "4 demonstrations, 5 labelled videos, 0 skipped" in capsys.readouterr().out
+    asked = open_training_data([data / "bags", tmp_path / "bags"], [folder], INTERFACE)
+    assert [Path(source).name for source, _ in asked.skipped] == ["foreign"], "as a demonstration it is refused"
+    assert "interface mismatch" in asked.skipped[0][1] and not asked.videos
+
+
+def test_motion_alone_may_be_learned_with_the_state(data: Path, tmp_path: Path) -> None:
+    assert _train(data, tmp_path, "--demos", data / "bags", "--videos", data / "relabeled", "--labels", 0,
+                  "--mode", "heads", "--set", "observation.state=true") == 0

@@ -137,6 +137,24 @@ def test_bad_input_is_refused_by_name() -> None:
     _refused(demonstrations(), [stranger], "instruction 'up' has no labelled demonstration")
 
 
+def test_a_video_that_does_not_fit_costs_itself_alone() -> None:
+    """It lacks a camera, has no label to trust, or has actions of another robot; a foreign state is not read."""
+    first, second, third, fourth, *others = videos()
+    assert fourth.latent is not None
+    given = [dataclasses.replace(first, images={"wrist": first.images["front"]}, source="blind"),
+             dataclasses.replace(second, confidence=np.zeros(len(second), np.float32), source="doubted"),
+             dataclasses.replace(third, latent=None, confidence=None, action=np.zeros((len(third), 9), np.float32),
+                                 provenance=np.full(len(third), Provenance.PSEUDO, np.uint8), source="wide"),
+             dataclasses.replace(fourth, state=np.zeros((len(fourth), 9), np.float32), source="foreign"), *others]
+    found = prepare_video(demonstrations(), given, INTERFACE, CotrainingConfig("decoded", decoder=DECODER))
+    assert found is not None and [name for name, _ in found.skipped] == ["blind", "doubted", "wide"]
+    assert [why.partition(": ")[2].partition(";")[0] for _, why in found.skipped] == [
+        "has no camera 'front'", "no label of confidence above 0", "action has 9 values a step, the interface has 3"]
+    assert found.episodes[0].source == "foreign" and found.episodes[0].state is None
+    with pytest.raises(ComoError, match="none of 1 videos can be trained on: blind: has no camera"):
+        prepare_video(demonstrations(), given[:1], INTERFACE, CotrainingConfig("heads"))
+
+
 def test_a_video_that_nobody_demonstrated_is_skipped_and_named() -> None:
     stranger = dataclasses.replace(videos()[0], instruction="up", source="up.mp4")
     settings = CotrainingConfig("decoded", decoder=DECODER)

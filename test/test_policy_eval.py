@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,15 @@ from como_core.formats.trials import Trial, TrialLog
 from como_core.formats.video import read_video
 from como_core.interface import Interface, load_interface
 from como_core.resources import resource
+from como_core.simulation import rollout
 from como_core.simulation.chunk_player import REAL_TIME
+from como_core.simulation.environment import Env
 
 Capture = pytest.CaptureFixture[str]
 REACH = "metaworld:reach-v3"
+PUSH = "metaworld:push-v3"
 ROBOT = load_interface(resource("config/interfaces/metaworld.yaml"))
+BOARD = load_interface(resource("config/interfaces/pusht.yaml"))
 
 
 def _untrained(folder: Path, seed: int, robot: Interface = ROBOT) -> Path:
@@ -113,6 +118,107 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(runs: tuple[Path, Path], t
         assert main([str(word) for word in ["policy", "eval", *words]]) == 2
         said = capsys.readouterr().err
         assert said.startswith("como: ") and said.count("\n") == 1 and expected in said, said
+
+
+@pytest.mark.parametrize(("name", "before", "after"), [
+    ("normaliser.json", "0.0", "0.5"), ("config.yaml", "steps: 6", "steps: 5"), ("interface.yaml", "hold_s", "hold_s"),
+    ("model.safetensors", "", "")])
+def test_trials_of_a_policy_are_not_kept_for_another(runs: tuple[Path, Path], tmp_path: Path, capsys: Capture,
+                                                     name: str, before: str, after: str) -> None:
+    """Whichever of the files that make the policy has changed; what its card says plays no part."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(runs[0], run)
+    assert _eval(run, "-o", out, trials=1) == 0
+    (run / "card.md").write_text("other words")
+    assert _eval(run, "-o", out, trials=1) == 0
+    kept = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    if name == "model.safetensors":
+        shutil.copy(runs[1] / name, run / name)
+    else:
+        text = (run / name).read_text()
+        assert before in text
+        (run / name).write_text(text.replace(before, after, 1) + "\n")
+    capsys.readouterr()
+    assert _eval(run, "-o", out) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"were run with policy_sha256.{name} = " in said, said
+    assert "choose another folder, or move this one away" in said
+    assert kept == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+def test_every_environment_is_looked_at_before_any_trial(runs: tuple[Path, Path], tmp_path: Path, capsys: Capture,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    assert _eval(runs[0], "--env", REACH, "pusht:", "-o", out) == 2
+    said = capsys.readouterr().err
+    assert "does not fit the environment 'pusht:'" in said and not out.exists(), said
+    make = rollout.env_for
+
+    def few_starts(interface: Interface, name: str) -> Env:
+        env = make(interface, name)
+        env.starts = 1 if name == PUSH else None
+        return env
+
+    monkeypatch.setattr(rollout, "env_for", few_starts)
+    assert _eval(runs[0], "--env", REACH, PUSH, "-o", out) == 2
+    said = capsys.readouterr().err
+    assert f"--trials 2: {PUSH} has 1 start states" in said and not out.exists(), said
+
+
+def test_a_policy_tried_under_other_conditions_is_refused_before_any_trial(
+        runs: tuple[Path, Path], tmp_path: Path, capsys: Capture) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    shutil.copytree(runs[1], other, ignore=shutil.ignore_patterns("eval"))
+    for folder in (other / "eval", other / "eval" / ".." / "eval"):
+        assert _eval(runs[0], "--against", other, "-o", folder) == 2
+        said = capsys.readouterr().err
+        assert "belong, which is another policy" in said and not (other / "eval").exists(), said
+    assert _eval(other, trials=1) == 0
+    for changed, expected in ((["--batch", 3], "batch = 8, now it is 3"),
+                              (["--horizon-s", 0.25], "horizon_s = 0.5, now it is 0.25")):
+        assert _eval(runs[0], "--against", other, "-o", out, *changed) == 2
+        said = capsys.readouterr().err
+        assert f"{other / 'eval' / 'trials.jsonl'}: " in said and expected in said and not out.exists(), said
+
+
+def test_an_environment_of_several_names_counts_once(tmp_path: Path, capsys: Capture) -> None:
+    run, out = untrained(tmp_path / "run", BOARD, ("",)), tmp_path / "out"
+    words: list[object] = ["policy", "eval", run, "--trials", 2, "--horizon-s", 0.5, "--processes", 1, "-o", out]
+    assert main([str(word) for word in [*words, "--env", "pusht", "pusht:", "pusht:push-t"]]) == 0
+    (row,) = json.loads((out / "success.json").read_text())
+    assert (row["env"], row["n"]) == ("pusht:", 2)
+    before = (out / "trials.jsonl").read_text()
+    log = tmp_path / "log.jsonl"
+    log.write_text(before.replace('"pusht:"', '"pusht"'))
+    assert main([str(word) for word in [*words, "--env", "pusht:push-t", "--against", log]]) == 0
+    assert (out / "trials.jsonl").read_text() == before, "the same trials were run under another name"
+    capsys.readouterr()
+    assert main([str(word) for word in [*words, "--env", "pusht", "pusht:@top"]]) == 2
+    said = capsys.readouterr().err
+    assert "--env pusht: pusht:@top: for this policy, whose cameras are top, these are one environment" in said, said
+
+
+@pytest.mark.parametrize("horizon_s", [1e-9, 0.024])
+def test_a_horizon_in_which_no_step_is_taken_is_no_trial(runs: tuple[Path, Path], tmp_path: Path, capsys: Capture,
+                                                         horizon_s: float) -> None:
+    out = tmp_path / "out"
+    assert _eval(runs[0], "--horizon-s", horizon_s, "-o", out) == 2
+    said = capsys.readouterr().err
+    assert f"--horizon-s {horizon_s:g}: " in said and "give one control period, 0.025, or more" in said, said
+    assert not out.exists()
+    assert _eval(runs[0], "--horizon-s", 0.025, "-o", out, trials=1) == 0
+
+
+@pytest.mark.parametrize("name", ["success.json", "comparison.json"])
+@pytest.mark.parametrize("foreign", ['[{"mine": 1}]', "[]", '{"rows": []}', "text"])
+def test_a_file_of_something_else_is_not_replaced(runs: tuple[Path, Path], tmp_path: Path, capsys: Capture,
+                                                  name: str, foreign: str) -> None:
+    (tmp_path / name).write_text(foreign)
+    against = ["--against", _log(tmp_path / "log.jsonl", range(10_000, 10_002))] if name == "comparison.json" else []
+    assert _eval(runs[0], "-o", tmp_path, *against) == 2
+    said = capsys.readouterr().err
+    assert f"{name}: holds something else than a result of an earlier `como policy eval`" in said, said
+    assert (tmp_path / name).read_text() == foreign and not (tmp_path / "trials.jsonl").exists()
 
 
 def _trials(outcomes: str, env: str, inference_ms: tuple[float, ...] = ()) -> list[Trial]:

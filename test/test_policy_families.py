@@ -12,9 +12,11 @@ from policy_data import GOALS, INTERFACE, config, demonstrations, episode, pictu
 
 from como_core.action_chunk import Observation
 from como_core.errors import ComoError
+from como_core.policy import guard
 from como_core.policy.checkpoint import load_policy
 from como_core.policy.config import Family, PolicyConfig, load_preset
 from como_core.policy.cotraining import CotrainingMode, keep_labels
+from como_core.policy.guard import Verdict, watch
 from como_core.policy.model import PolicyModel, Sizes
 from como_core.policy.train import train
 
@@ -212,6 +214,25 @@ def test_the_guard_tells_helpful_video_from_harmful(honest: bool, tmp_path: Path
     assert "2 left-out demonstrations after 150 steps" in said
     assert done.verdict.harmful != honest and ("NEGATIVE TRANSFER" in said) != honest
     assert ("NEGATIVE TRANSFER" in (tmp_path / "card.md").read_text()) != honest
+
+
+def test_the_guard_says_no_more_than_so_few_demonstrations_tell() -> None:
+    """Of two, the interval is wide: then what holds on each of them and is large counts."""
+    def verdict(*differences: float) -> Verdict:
+        errors = iter([np.array(differences) + 1.0, np.ones(len(differences))])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(guard, "_errors", lambda *_: next(errors))
+            return watch(lambda with_video: (), [(0, 1)] * len(differences), 10)  # type: ignore[arg-type,return-value]
+
+    assert verdict(0.3, 0.5).harmful and verdict(-0.3, -0.5).helpful
+    for neither in (verdict(0.01, 0.03), verdict(0.9, -0.1), verdict(0.5), verdict(-0.5), verdict(-0.01, -0.03)):
+        assert not neither.harmful and not neither.helpful and "no difference that they show" in neither.lines()[0]
+    assert "[of one there is no interval], worse on 1 of 1" in verdict(0.5).lines()[0]
+    several = verdict(0.04, 0.05, 0.06, 0.05)
+    assert several.harmful and several.low > 0, "by its interval, though it is little"
+    found = verdict(0.3, 0.5, -0.1)
+    half = 4.3027 * np.std([0.3, 0.5, -0.1], ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose([found.low, found.high], np.mean([0.3, 0.5, -0.1]) + np.array([-half, half]))
 
 
 def test_the_guard_does_not_read_latents_without_confidence(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from como_core.action_chunk import Observation
 from como_core.errors import ComoError
 from como_core.interface import Action
 from como_core.policy.action_space import ActionSpace
-from como_core.policy.checkpoint import load_policy
+from como_core.policy.checkpoint import PolicyError, load_policy
 from como_core.policy.data import check_demonstrations
 from como_core.policy.text import Sentences, TextConfig, TextError, Vocabulary
 from como_core.policy.train import train
@@ -70,6 +70,41 @@ def test_features_do_not_depend_on_what_else_is_asked(sentences: Path) -> None:
     together = text.features(["left", "go to the right"])
     torch.testing.assert_close(together[:1], text.features(["left"]))
     torch.testing.assert_close(together.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize(("said", "reason"), [
+    ("go to the left " * 750, r"'go to the left go .*\.\.\.': 3002 tokens, and the text encoder .* reads 512 at most"),
+    ("left \udcff", r"'left \\udcff': holds bytes that were not UTF-8"),
+])
+def test_what_the_text_encoder_cannot_read_is_refused_by_name(sentences: Path, tmp_path: Path, said: str,
+                                                              reason: str) -> None:
+    """Its tokeniser says nothing of a longest sentence; its network has 512 places."""
+    text = Sentences(TextConfig(str(sentences)))
+    assert text.features(["left " * 510]).shape == (1, 32)
+    with pytest.raises(TextError, match=reason):
+        text.features([said])
+    given = dataclasses.replace(config("none", steps=1), observation=dataclasses.replace(
+        config("none").observation, text=TextConfig(str(sentences))))
+    policy = load_policy(train(demonstrations(1), [], INTERFACE, given, tmp_path).directory)
+    with pytest.raises(PolicyError, match=reason):
+        policy.predict(Observation(0.0, {"front": picture(np.array([0.5, 0.5]))}, None, said))
+
+
+def test_a_sentence_is_as_long_as_network_and_tokeniser_both_take(sentences: Path, tmp_path: Path) -> None:
+    """RoBERTa counts its places from behind the padding's."""
+    from transformers import BertTokenizer, RobertaConfig, RobertaModel
+
+    sizes = RobertaConfig(vocab_size=10, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                          intermediate_size=64, max_position_embeddings=20, pad_token_id=1)
+    RobertaModel(sizes).save_pretrained(tmp_path)
+    BertTokenizer(str(sentences / "vocab.txt")).save_pretrained(tmp_path)
+    text = Sentences(TextConfig(str(tmp_path)))
+    assert text.features(["left " * 16]).shape == (1, 32)
+    with pytest.raises(TextError, match="19 tokens, .* reads 18 at most"):
+        text.features(["left " * 17])
+    BertTokenizer(str(sentences / "vocab.txt"), model_max_length=9).save_pretrained(tmp_path)
+    with pytest.raises(TextError, match="10 tokens, .* reads 9 at most"):
+        Sentences(TextConfig(str(tmp_path))).features(["left " * 8])
 
 
 def test_the_vocabulary_names_the_nearest() -> None:

@@ -14,6 +14,7 @@ import pytest
 from policy_data import GOALS, INTERFACE, config, demonstrations, picture, videos
 
 from como_core.action_chunk import Observation
+from como_core.config import with_options
 from como_core.errors import ComoError
 from como_core.policy.checkpoint import PolicyError, TrainedPolicy, load_policy
 from como_core.policy.diffusion import SamplerName
@@ -124,6 +125,25 @@ def test_run_is_not_gone_on_with_when_the_labels_have_changed(tmp_path: Path) ->
     train(demonstrations(), videos(), INTERFACE, config("decoded", steps=5), tmp_path)
     with pytest.raises(ComoError, match="data"):
         train(demonstrations(), videos(5), INTERFACE, config("decoded", steps=5), tmp_path)
+
+
+def test_run_is_not_gone_on_with_when_the_pictures_have_changed(tmp_path: Path) -> None:
+    given = demonstrations()
+    train(given, [], INTERFACE, config("none", steps=2), tmp_path, cache=tmp_path / "a")
+    given[1] = dataclasses.replace(given[1], images={"front": 255 - given[1].images["front"][:]})
+    with pytest.raises(CheckpointError, match=r"other settings or data lies here \(run\.data"):
+        train(given, [], INTERFACE, config("none", steps=2), tmp_path, cache=tmp_path / "a")
+
+
+def test_a_batch_of_video_alone_that_teaches_no_action_is_refused(tmp_path: Path) -> None:
+    alone = with_options(config("heads", steps=2), **{"cotraining.video_share": 0.99})
+    with pytest.raises(ComoError, match=r"video_share 0.99 leaves no demonstration in a batch of \d+, so no action"):
+        train(demonstrations(), videos(), INTERFACE, alone, tmp_path)
+
+
+def test_a_source_need_not_be_utf8(tmp_path: Path) -> None:
+    given = [dataclasses.replace(e, source=f"caf\udce9/{e.source}") for e in demonstrations()]
+    assert load_policy(train(given, [], INTERFACE, config("none", steps=2), tmp_path).directory).instructions
 
 
 def test_a_checkpoint_without_its_training_is_not_replaced(run: Path, tmp_path: Path) -> None:

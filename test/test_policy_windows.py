@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from policy_data import INTERFACE, RATE_HZ, SPACE, demonstrations, videos
+from policy_data import INTERFACE, RATE_HZ, SPACE, config, demonstrations, videos
+from safetensors.torch import load_file
 
-from como_core.episode import Provenance
+from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
+from como_core.policy.config import Family
+from como_core.policy.cotraining import CotrainingMode
 from como_core.policy.data import (
     CameraStack,
     Windows,
@@ -19,7 +23,8 @@ from como_core.policy.data import (
     chunk_rows,
     shifted,
 )
-from como_core.policy.normaliser import Normaliser
+from como_core.policy.normaliser import Affine, Normaliser
+from como_core.policy.train import train
 
 
 def test_chunk_of_a_regular_recording_is_the_rows_that_follow() -> None:
@@ -124,3 +129,40 @@ def test_an_unnamed_video_stands_for_the_only_camera_but_not_for_several() -> No
     two = dataclasses.replace(INTERFACE, cameras={"front": camera, "wrist": dataclasses.replace(camera, topic="wrist")})
     with pytest.raises(ComoError, match="names no camera"):
         check_demonstrations([unnamed], two, use_state=False)
+
+
+@pytest.mark.parametrize("mode", ["none", "heads", "joint", "decoded"])
+@pytest.mark.parametrize("family", ["diffusion", "autoregressive"])
+def test_what_is_not_known_moves_no_weight(family: Family, mode: CotrainingMode, tmp_path: Path) -> None:
+    """Neither as a target nor as context of what is known: actions of unknown steps, labels of confidence 0."""
+    def spoilt(given: Episode, poison: float) -> Episode:
+        assert given.latent is not None and given.confidence is not None
+        latent, confidence = given.latent.copy(), given.confidence.copy()
+        confidence[5:8], latent[5:8] = 0.0, poison
+        given = dataclasses.replace(given, latent=latent, confidence=confidence)
+        if given.action is None:
+            return given
+        action, provenance = given.action.copy(), np.full(len(given), Provenance.MEASURED, np.uint8)
+        action[10:14], provenance[10:14] = poison, Provenance.PSEUDO if mode != "decoded" else Provenance.NONE
+        return dataclasses.replace(given, action=action, provenance=provenance)
+
+    found = []
+    for poison in (0.0, 1e3):
+        demos, films = ([spoilt(e, poison) for e in given] for given in (demonstrations(1), videos(1)))
+        out = tmp_path / str(poison)
+        train(demos, films if mode != "none" else [], INTERFACE,
+              config(mode, steps=3, family=family), out, cache=tmp_path / "cache")
+        found.append(load_file(out / "model.safetensors"))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_what_lies_past_the_end_is_nobodys_action() -> None:
+    windows = _windows()
+    windows.action[-1] = 7.0
+    batch = windows.batch(np.array([22, 23]), 0, np.random.default_rng(0))
+    assert batch["action_weight"].tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
+    assert not batch["action"][batch["action_weight"] == 0].any()
+
+
+def test_a_constant_is_not_blown_up_however_large_it_is() -> None:
+    assert Affine.fit(np.full((5000, 1), 1234.567, np.float32)).scale.tolist() == [1.0]

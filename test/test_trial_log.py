@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from como_core.formats.trials import Trial, TrialLog, TrialLogError, read_trials
+from como_core.formats.trials import Trial, TrialLog, TrialLogError, read_trials, trials_under
 
 CONDITIONS = {"policy": "abc", "timing": {"replan_periods": 4}}
 
@@ -76,6 +76,21 @@ def test_other_conditions_are_refused_with_the_key(tmp_path: Path) -> None:
         TrialLog(path, {"policy": "abc", "timing": {"replan_periods": 8}})
 
 
+def test_a_log_is_checked_without_being_touched(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "trials.jsonl"
+    assert trials_under(path, CONDITIONS) == [] and not path.parent.exists()
+    written = _log_with_two(path)
+    whole = path.read_bytes()
+    assert trials_under(path, CONDITIONS) == written.trials
+    with pytest.raises(TrialLogError, match=r"policy = 'abc', now it is 'x'.*choose another folder, or move this one"):
+        trials_under(path, {**CONDITIONS, "policy": "x"})
+    for cut in (20, len(whole) - 5):
+        path.write_bytes(whole[:-cut])
+        assert [trial.seed for trial in trials_under(path, CONDITIONS)] == ([9000] if cut == 20 else [])
+        assert path.read_bytes() == whole[:-cut], "a log that is only looked at was changed"
+    assert TrialLog(path, CONDITIONS).trials == [] and TrialLog(path, CONDITIONS).trials == []
+
+
 def test_success_has_no_default(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     _log_with_two(path)
@@ -90,6 +105,8 @@ def test_success_has_no_default(tmp_path: Path) -> None:
     ('{"some": "file"}\n', "expected a log of schema"),
     ("not json\n", "trials.jsonl:1: not JSON"),
     ("[1]\n", "expected a JSON object"),
+    ("\n", "trials.jsonl:1: not JSON"),
+    ('{"schema": "como_trials", "version": 1, "conditions": [1]}\n', "trials.jsonl:1: conditions: expected a JSON obj"),
 ])
 def test_other_files_are_refused_and_left_alone(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "trials.jsonl"

@@ -66,7 +66,7 @@ def train(
     from como_core.policy.cotraining import keep_labels
     from como_core.policy.sources import open_training_data, recorded_interface
     from como_core.policy.train import train as run
-    from como_core.training.ranks import join, leave, quiet_unless_first
+    from como_core.training.ranks import join, leave, quiet_unless_first, rank
 
     given = parse_options(options, **{"training.steps": ("--steps", steps), "training.seed": ("--seed", seed),
                                       "cotraining.mode": ("--mode", mode)})
@@ -87,5 +87,28 @@ def train(
                       device)
         for line in trained.notes():
             print(line)
-        print(f"policy in {output}; next: como policy eval {output} --env metaworld:drawer-open-v3 --trials 50")
+        if rank() == 0:
+            print(f"policy in {output}; {_next(output, demos)}")
     leave()
+
+
+def _next(output: Path, demos: tuple[Path, ...]) -> str:
+    """What can be done with the policy that was trained."""
+    import shlex
+
+    from como_core import config
+    from como_core.interface import load_interface
+    from como_core.policy.checkpoint import TrainedConfig
+    from como_core.simulation.rollout import env_to_try
+    from como_core.training.checkpoint import CONFIG, INTERFACE
+
+    trained, run = config.load(TrainedConfig, output / CONFIG), shlex.quote(str(output))
+    if not trained.demonstrations:
+        return ("it knows motion and no action, and is there to start from; next: como policy train --start-from "
+                f"{run} --mode {trained.policy.cotraining.mode} --demos bags/ --videos relabeled/ -o OUTPUT, of the "
+                "same preset, size and instructions")
+    any_sentence = bool(trained.policy.observation.text.model) or trained.instructions == ("",)
+    env = env_to_try(load_interface(output / INTERFACE), trained.instructions, any_sentence)
+    if env is not None:
+        return f"next: como policy eval {run} --env {env} --trials 50"
+    return f"next: como policy show {run} --data {shlex.join(map(str, demos))} -o pictures/"

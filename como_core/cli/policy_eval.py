@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from como_core.formats.trials import Trial
 
 LOG = "trials.jsonl"
+WHOSE = "policy_sha256"  # the condition of a log that two policies to compare need not share
 
 
 def evaluate(
@@ -65,22 +66,28 @@ def evaluate(
         success_rows,
         success_table,
     )
-    from como_core.formats.result_file import write_result
+    from como_core.formats.result_file import require_replaceable, write_result
+    from como_core.simulation.environment import canonical_name
 
-    plan = _Plan(tuple(dict.fromkeys(env)), range(first_seed, first_seed + trials), processes, batch, horizon_s, device)
+    envs = tuple(dict.fromkeys(map(canonical_name, env)))
+    plan = _Plan(envs, range(first_seed, first_seed + trials), processes, batch, horizon_s, device)
     folder = output or run / "eval"
+    success, comparison = folder / "success.json", folder / "comparison.json"
+    require_replaceable(success, "policy eval", ("env", "success", "low", "high", "k", "n"))
+    if against is not None:
+        require_replaceable(comparison, "policy eval", ("env", "difference", "low", "high", "p", "k_against"))
     began = time.monotonic()
-    plan.check(run)
-    other = None if against is None else _Other.of(against, plan)
+    plan.check(run, folder)
+    other = None if against is None else _Other.of(against, plan, run, folder)
     done = plan.run(run, folder, films)
     rows = success_rows(done)
     print_table(success_table(f"{run}, {trials} start states from seed {first_seed}", rows))
     wall_s = time.monotonic() - began
     print(f"wall time {wall_s:.1f} s with {processes} processes of {batch} trials side by side on {device}; inference "
           "is milliseconds a chunk, a call for several shared among them")
-    write_result(folder / "success.json", rows)
+    write_result(success, rows)
     sheets = _write_sheets(done, folder)
-    print("\n".join([f"the same numbers: {folder / 'success.json'}; every trial: {folder / LOG}",
+    print("\n".join([f"the same numbers: {success}; every trial: {folder / LOG}",
                      *(f"film strips: {sheet}" for sheet in sheets)]))
     if films:
         print(f"films: {folder / 'films'} ({sum(trial.film is not None for trial in done)} of {len(done)} trials; "
@@ -88,8 +95,8 @@ def evaluate(
     if other is not None:
         compared = comparison_rows(done, other.trials(plan))
         print_table(comparison_table(str(run), str(against), compared))
-        write_result(folder / "comparison.json", compared)
-        print(f"the same numbers: {folder / 'comparison.json'}")
+        write_result(comparison, compared)
+        print(f"the same numbers: {comparison}")
 
 
 @dataclass(frozen=True)
@@ -103,41 +110,58 @@ class _Plan:
     horizon_s: float | None
     device: str
 
-    def check(self, policy: Path) -> None:
-        """Refuse what is damaged or does not fit before any process is begun."""
+    def check(self, policy: Path, folder: Path) -> None:
+        """Refuse what is damaged or does not fit, in any environment or in folder/trials.jsonl, before any process is
+        begun.
+        """
         import torch
 
+        from como_core.formats.trials import trials_under
         from como_core.policy.checkpoint import load_policy
-        from como_core.simulation.environment import check_env
-        from como_core.simulation.rollout import env_for
+        from como_core.simulation.environment import check_env, seen_from
+        from como_core.simulation.rollout import env_for, periods_of
 
         if self.device == "cpu":
             torch.set_num_threads(1)  # as in processes of their own: simulators and networks share the cores
         interface = load_policy(policy, self.device).interface
-        for env in self.envs:
-            check_env(env)
-        first = env_for(interface, self.envs[0])
-        first.close()
-        if first.starts is not None and len(self.seeds) > first.starts:
-            raise ComoError(f"--trials {len(self.seeds)}: {first.name} has {first.starts} start states; trying one "
-                            "twice tells nothing new")
+        known: dict[object, str] = {}
+        for name in self.envs:
+            check_env(name)
+            same = known.setdefault(seen_from(name, tuple(interface.cameras)), name)
+            if same != name:
+                raise ComoError(f"--env {same} {name}: for this policy, whose cameras are "
+                                f"{', '.join(interface.cameras)}, these are one environment; name it once")
+        for name in self.envs:
+            env = env_for(interface, name)
+            env.close()
+            periods_of(env, self.horizon_s)
+            if env.starts is not None and len(self.seeds) > env.starts:
+                raise ComoError(f"--trials {len(self.seeds)}: {env.name} has {env.starts} start states; trying one "
+                                "twice tells nothing new")
+        trials_under(folder / LOG, self.conditions(policy))
 
     def run(self, policy: Path, folder: Path, films: bool = False) -> list[Trial]:
         """The trials of a policy, those missing in folder/trials.jsonl run now."""
         from functools import partial
 
-        from como_core.formats.labels import sha256_of
         from como_core.formats.trials import TrialLog
         from como_core.policy.checkpoint import load_policy
         from como_core.simulation.rollout import run_trials
-        from como_core.training.checkpoint import TENSORS
 
-        log = TrialLog(folder / LOG, {"policy_sha256": sha256_of(policy / TENSORS), **self.conditions()})
+        log = TrialLog(folder / LOG, self.conditions(policy))
         return run_trials(partial(load_policy, policy, self.device), self.envs, self.seeds, processes=self.processes,
                           horizon_s=self.horizon_s, log=log, films=folder / "films" if films else None,
                           strips=folder / "strips", batch=self.batch, title=f"trials of {policy}")
 
-    def conditions(self) -> dict[str, object]:
+    def conditions(self, policy: Path) -> dict[str, object]:
+        """What the trials of a log have in common: what makes the policy, file by file, and how it was run."""
+        from como_core.formats.labels import sha256_of
+        from como_core.training.checkpoint import CONFIG, INTERFACE, NORMALISER, TENSORS
+
+        return {WHOSE: {name: sha256_of(policy / name) for name in (TENSORS, CONFIG, NORMALISER, INTERFACE)},
+                **self.common()}
+
+    def common(self) -> dict[str, object]:
         """What trials must have in common to be compared."""
         from como_core.simulation.chunk_player import REAL_TIME
 
@@ -152,28 +176,35 @@ class _Other:
     logged: list[Trial] | None = None
 
     @classmethod
-    def of(cls, against: Path, plan: _Plan) -> _Other:
-        """Raises ComoError where it cannot be compared with, before hours of trials."""
+    def of(cls, against: Path, plan: _Plan, run: Path, folder: Path) -> _Other:
+        """Raises ComoError where `run`, tried into `folder`, cannot be compared with it, before hours of trials."""
+        import dataclasses
+
         from como_core import config
         from como_core.evaluation.trials import require_same_starts
         from como_core.formats.trials import TrialLogError, read_trials
+        from como_core.simulation.environment import canonical_name
         from como_core.training.checkpoint import TENSORS
 
         if (against / TENSORS).is_file():
-            plan.check(against)
+            plan.check(against, against / "eval")
+            same_log = folder.resolve() == (against / "eval").resolve()
+            if same_log and plan.conditions(against) != plan.conditions(run):
+                raise ComoError(f"{folder}: is where the trials of {against} belong, which is another policy than "
+                                f"{run}; choose another folder")
             return cls(against)
         path = next((p for p in (against / "eval" / LOG, against / LOG) if p.is_file()), against)
         if not path.is_file():
             raise ComoError(f"--against {against}: neither the folder of a policy nor a log of trials ({LOG})")
         conditions, trials = read_trials(path)
-        found = config.first_difference({k: v for k, v in conditions.items() if k != "policy_sha256"},
-                                        plan.conditions())
+        found = config.first_difference({k: v for k, v in conditions.items() if k != WHOSE}, plan.common())
         if found:
             key, theirs, ours = found
             raise TrialLogError(f"{path}: its trials were run with {key} = {theirs!r}, these with {ours!r}; only "
                                 "trials under the same conditions can be compared")
         wanted = {(env, seed) for env in plan.envs for seed in plan.seeds}
-        kept = [trial for trial in trials if trial.start in wanted]
+        named = [dataclasses.replace(trial, env=canonical_name(trial.env)) for trial in trials]
+        kept = list({trial.start: trial for trial in named if trial.start in wanted}.values())
         if not kept:
             seeds = sorted({trial.seed for trial in trials})
             raise ComoError(f"--against {path}: no trial from the start states of this evaluation (seeds "

@@ -160,6 +160,19 @@ class FrameCache:
         return FrameCache.load, (self.path,)  # Another process maps the file; the pixels are not sent.
 
 
+def contents(frames: np.ndarray, offsets: np.ndarray) -> bytes:
+    """SHA-256 of the first, the middle and the last of the frames [N, ...] of each recording, offsets [E + 1].
+
+    It tells other recordings, or another camera, from these, at a small part of the cost of reading all.
+    """
+    edges = offsets[np.append(True, np.diff(offsets) > 0)]
+    first, last = edges[:-1], edges[1:] - 1
+    digest = hashlib.sha256()
+    for frame in np.stack([first, (first + last) // 2, last], axis=1).ravel():
+        digest.update(frames[frame].tobytes())
+    return digest.digest()
+
+
 @dataclass(frozen=True)
 class _Part:
     """What one episode gives to a cache: frames, or None and why; `identity` tells other contents apart."""

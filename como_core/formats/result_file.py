@@ -14,7 +14,7 @@ from como_core.errors import OutputError
 def require_replaceable(path: Path, verb: str, keys: Collection[str], figure: Path | None = None) -> None:
     """Raises OutputError unless `path` is a name for JSON that is free, or holds an earlier result of `como verb`.
 
-    keys    what a result of that verb holds, by which it is known
+    keys    what a result of that verb holds, by which it is known; of a list of rows, what each of them holds
     figure  a file that is written beside it, and overwritten only together with it
     """
     if path.is_dir():
@@ -43,9 +43,10 @@ def write_result(path: Path, content: Any) -> None:
 
 
 def _holds(path: Path, keys: Collection[str]) -> bool:
-    """Whether it is a JSON object with these keys."""
+    """Whether it is a JSON object with these keys, or a list of such."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.keys() >= set(keys)
+    rows = found if isinstance(found, list) else [found]
+    return bool(rows) and all(isinstance(row, dict) and row.keys() >= set(keys) for row in rows)

@@ -68,6 +68,7 @@ def open_sources(
     interface: Interface | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] | None = None,
     camera: str | None = None,
+    otherwise: Interface | None = None,
 ) -> Sources:
     """Episodes of every recording at or below `paths`, each once; those that cannot be read are listed with the reason.
 
@@ -80,12 +81,14 @@ def open_sources(
                order
     progress   may wrap the loop over recordings, to show where it is
     camera     image topic of bags that have several and no interface
+    otherwise  that bags are read by which hold none; others by their own, whatever it is
 
     Raises ComoError for a path that does not exist, and where nothing at all can be read.
     """
     given = [Path(path) for path in paths]
     sources = Sources()
-    readers = _readers(given, sources, read_video, partial(read_bag, interface=interface, camera=camera))
+    bag = partial(read_bag, interface=interface, otherwise=otherwise, camera=camera)
+    readers = _readers(given, sources, read_video, bag)
     recordings = list(readers)
     for source in progress(recordings) if progress else recordings:
         read, label_file = readers.pop(source)
@@ -93,7 +96,8 @@ def open_sources(
             episode = read()
             if label_file is not None:
                 episode = with_labels(episode, read_labels(label_file), source)
-            if interface is not None and interface.name == libero.INTERFACE and episode.action is not None and (
+            robot = interface or otherwise
+            if robot is not None and robot.name == libero.INTERFACE and episode.action is not None and (
                     _is_hdf5(split_source(source)[0])):
                 episode = libero.by_interface(episode)
             sources.episodes.append(episode)

@@ -60,13 +60,9 @@ class TrialLog:
     def __init__(self, path: str | Path, conditions: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self.conditions = json.loads(json.dumps(dict(conditions or {})))
-        self.trials: list[Trial] = []
-        self._starts: set[tuple[str, int]] = set()
-        if self.path.is_file() and (lines := self._whole_lines()):
-            self._check_header(lines[0])
-            for number, line in enumerate(lines[1:], start=2):
-                self._take(_trial(line, f"{self.path}:{number}"))
-        else:
+        self.trials = trials_under(self.path, self.conditions)
+        self._starts = {trial.start for trial in self.trials}
+        if not self._drop_cut_line():
             self._write({"schema": SCHEMA, "version": VERSION, "conditions": self.conditions})
 
     def append(self, trial: Trial) -> None:
@@ -74,9 +70,6 @@ class TrialLog:
         if trial.start in self._starts:
             raise TrialLogError(f"{self.path}: {trial.env} from seed {trial.seed} is logged already; it counts once")
         self._write(dataclasses.asdict(trial))
-        self._take(trial)
-
-    def _take(self, trial: Trial) -> None:
         self.trials.append(trial)
         self._starts.add(trial.start)
 
@@ -90,22 +83,35 @@ class TrialLog:
         except OSError as error:
             raise TrialLogError(f"{self.path}: cannot be written: {error.strerror}") from error
 
-    def _whole_lines(self) -> list[str]:
+    def _drop_cut_line(self) -> bool:
+        """Cut the file behind its last whole line; whether it has one."""
+        if not self.path.is_file():
+            return False
         try:
             data = self.path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                os.truncate(self.path, len(whole))
+            end = data.rfind(b"\n") + 1
+            if end < len(data):
+                os.truncate(self.path, end)
         except OSError as error:
             raise TrialLogError(f"{self.path}: cannot be opened: {error.strerror}") from error
-        return whole.decode("utf-8", errors="replace").splitlines()
+        return end > 0
 
-    def _check_header(self, line: str) -> None:
-        found = config.first_difference(_header(line, self.path).get("conditions"), self.conditions)
-        if found:
-            key, before, now = found
-            raise TrialLogError(f"{self.path}: these trials were run with {key} = {before!r}, now it is {now!r}; "
-                                "trials under other conditions belong into another file")
+
+def trials_under(path: str | Path, conditions: Mapping[str, Any]) -> list[Trial]:
+    """The trials of a log that is gone on with under `conditions`, none where there is no log yet. It only looks.
+
+    Raises TrialLogError as TrialLog does, but for a folder that cannot be written.
+    """
+    path = Path(path)
+    if not path.is_file() or not _whole_lines(path):
+        return []
+    there, trials = read_trials(path)
+    found = config.first_difference(there, json.loads(json.dumps(dict(conditions))))
+    if found:
+        key, before, now = found
+        raise TrialLogError(f"{path}: these trials were run with {key} = {before!r}, now it is {now!r}; trials under "
+                            "other conditions belong into another file: choose another folder, or move this one away")
+    return trials
 
 
 def read_trials(path: str | Path) -> tuple[dict[str, Any], list[Trial]]:
@@ -114,13 +120,18 @@ def read_trials(path: str | Path) -> tuple[dict[str, Any], list[Trial]]:
     Raises TrialLogError where the file is no trial log, is of another version, or holds a line that is no trial.
     """
     path = Path(path)
+    first, *lines = _whole_lines(path) or [""]
+    trials = [_trial(line, f"{path}:{number}") for number, line in enumerate(lines, start=2)]
+    return _header(first, path).get("conditions", {}), trials
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a log but for a last one that was cut off."""
     try:
-        whole = path.read_bytes().rpartition(b"\n")[0]
+        data = path.read_bytes()
     except OSError as error:
         raise TrialLogError(f"{path}: cannot be opened: {error.strerror}") from error
-    first, *lines = whole.decode("utf-8", errors="replace").splitlines() or [""]
-    trials = [_trial(line, f"{path}:{number}") for number, line in enumerate(lines, start=2)]
-    return dict(_header(first, path).get("conditions") or {}), trials
+    return data[: data.rfind(b"\n") + 1].decode("utf-8", errors="replace").splitlines()
 
 
 def _header(line: str, path: Path) -> dict[str, Any]:
@@ -128,6 +139,8 @@ def _header(line: str, path: Path) -> dict[str, Any]:
     if header.get("schema") != SCHEMA or header.get("version") != VERSION:
         raise TrialLogError(f"{path}: expected a log of schema {SCHEMA!r} version {VERSION}, got "
                             f"{header.get('schema')!r} version {header.get('version')!r}")
+    if not isinstance(header.get("conditions", {}), dict):
+        raise TrialLogError(f"{path}:1: conditions: expected a JSON object, got {type(header['conditions']).__name__}")
     return header
 
 

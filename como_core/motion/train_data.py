@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from como_core.episode import Episode
-from como_core.formats.cache import FrameCache
+from como_core.formats.cache import FrameCache, contents
 from como_core.motion.config import MotionConfig
 from como_core.motion.mixture import Draws, Mixture
 from como_core.motion.pairs import Pairs
@@ -84,14 +84,10 @@ class TrainingData:
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of what is learned from: other recordings, cameras or actions have another.
 
-        It goes by contents, so that data may move. Of the pictures, the first, the middle and the last of each clip
-        count, with the times of all and the choice of pairs, which every picture had a part in.
+        It goes by contents, so that data may move: of some pictures (`cache.contents`), with the times of all and the
+        choice of pairs, which every picture had a part in.
         """
-        found = hashlib.sha256()
-        edges = self.cache.offsets[np.append(True, np.diff(self.cache.offsets) > 0)]
-        first, last = edges[:-1], edges[1:] - 1
-        for frame in np.stack([first, (first + last) // 2, last], axis=1).ravel():
-            found.update(self.cache.frames[frame].tobytes())
+        found = hashlib.sha256(contents(self.cache.frames, self.cache.offsets))
         for values in (self.cache.offsets, self.cache.timestamps, self.mixture.place, self.pairs.first,
                        self.pairs.second, self.labels):
             found.update(b"absent" if values is None else np.ascontiguousarray(values).tobytes())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from como_core import config as configuration
 from como_core.action_chunk import ActionChunk, Observation
 from como_core.errors import ComoError
 from como_core.formats.cache import square
@@ -19,7 +21,7 @@ from como_core.policy.action_space import ActionSpace
 from como_core.policy.config import PolicyConfig
 from como_core.policy.model import PolicyModel, Sizes
 from como_core.policy.normaliser import Normaliser
-from como_core.policy.text import Text, TextError, make_text
+from como_core.policy.text import Text, TextConfig, TextError, make_text
 from como_core.training.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from como_core.training.ranks import named_device
 
@@ -172,12 +174,22 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Tr
     return TrainedPolicy(model, found.config, text, found.interface, normaliser, str(directory), place)
 
 
-def load_weights(model: PolicyModel, directory: str | Path) -> str:
+def load_weights(model: PolicyModel, directory: str | Path, trained: TrainedConfig | None = None) -> str:
     """Put the weights of another checkpoint into `model`, and give their sha256.
 
-    Raises CheckpointError where there is none, PolicyError where its network is another one.
+    trained  how `model` is trained; then what the weights learned of instructions must mean the same to it
+
+    Raises CheckpointError where there is none, PolicyError, by what differs, where its network is another one or it
+    reads instructions another way.
     """
-    _load_tensors(model, load_checkpoint(directory, TrainedConfig).tensors, directory)
+    found = load_checkpoint(directory, TrainedConfig)
+    if trained is not None:
+        _require_same_instructions(found.config, trained, directory)
+    misfit = _misfit(model, found.tensors)
+    if misfit:
+        raise PolicyError(f"{directory}: training cannot begin with its weights: "
+                          f"{_network_difference(found.config, trained, misfit)}")
+    model.load_state_dict(found.tensors)
     return weights_digest(model)
 
 
@@ -190,14 +202,79 @@ def build_model(config: PolicyConfig, text: Text, interface: Interface, normalis
 
 
 def _load_tensors(model: PolicyModel, tensors: Mapping[str, Any], directory: str | Path) -> None:
+    misfit = _misfit(model, tensors)
+    if misfit:
+        name, given, wanted = misfit
+        raise PolicyError(f"{directory}/model.safetensors: tensor {name!r} is {given}, its config.yaml makes it "
+                          f"{wanted}; the files are of different runs")
+    model.load_state_dict(tensors)
+
+
+def _misfit(model: PolicyModel, tensors: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first tensor whose shape is not that of the model, and both shapes."""
     expected = model.state_dict()
     for name in (*expected, *tensors):
         given = tuple(tensors[name].shape) if name in tensors else "absent"
         wanted = tuple(expected[name].shape) if name in expected else "absent"
         if given != wanted:
-            raise PolicyError(f"{directory}/model.safetensors: tensor {name!r} is {given}, its config.yaml makes it "
-                              f"{wanted}; the files are of different runs")
-    model.load_state_dict(tensors)
+            return name, given, wanted
+    return None
+
+
+def _require_same_instructions(before: TrainedConfig, now: TrainedConfig, directory: str | Path) -> None:
+    """Raise PolicyError where the input for instructions has other meanings: other places, or another text encoder.
+
+    A single instruction says nothing, whichever it is: its one place is always set.
+    """
+    texts = before.policy.observation.text, now.policy.observation.text
+    there, here = (text.sha256 or text.model for text in texts)
+    refused = f"{directory}: training cannot begin with its weights: "
+    if there != here:
+        names = [f"text encoder {text.model} ({text.sha256[:12]})" if text.model else "list of instructions"
+                 for text in texts]
+        raise PolicyError(f"{refused}it reads instructions with the {names[0]}, this training with the {names[1]}; "
+                          "give observation.text.model the one of the checkpoint, or leave --start-from out")
+    if there or before.instructions == now.instructions or len(before.instructions) == len(now.instructions) == 1:
+        return
+    raise PolicyError(f"{refused}each instruction is an input of its network, and they are "
+                      f"{_listed(before.instructions)} there and {_listed(now.instructions)} here; train on recordings "
+                      "of the same instructions, train both with --set observation.text.model=NAME, which takes any "
+                      "sentence, or leave --start-from out")
+
+
+def _network_difference(before: TrainedConfig, now: TrainedConfig | None, misfit: tuple[str, Any, Any]) -> str:
+    """Which setting makes two networks different, or which tensor where no setting does, and what to do."""
+    name, given, wanted = misfit
+    leave = "or leave --start-from out"
+    said = [f"{key} is {there!r} there and {here!r} here"
+            for key, there, here in (_settings_that_differ(before.policy, now.policy) if now is not None else ())]
+    if said:
+        return f"{', '.join(said)}, which makes another network; give both the same, {leave}"
+    return (f"its network is another one, tensor {name!r} is {given} there and {wanted} here; both need the same "
+            f"preset, size and mode, and cameras, state, actions and latents of the same kind, {leave}")
+
+
+def _settings_that_differ(before: PolicyConfig, now: PolicyConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Key and both values of the settings that shape a network, the first difference of each group."""
+    latents = before.cotraining.predicts_latents or now.cotraining.predicts_latents
+
+    def groups(policy: PolicyConfig) -> dict[str, Any]:
+        co = {"mode": policy.cotraining.mode, "split": policy.cotraining.split} if latents else {}
+        seen = dataclasses.replace(policy.observation, text=TextConfig())  # which has been compared by its weights
+        return {"family": policy.family, "cotraining": co, "chunk_steps": policy.chunk_steps, "observation": seen,
+                "network": policy.network}
+
+    there, here = groups(before), groups(now)
+    for name in there:
+        found = configuration.first_difference({name: there[name]}, {name: here[name]})
+        if found:
+            yield found
+
+
+def _listed(instructions: Sequence[str], most: int = 8) -> str:
+    """Instructions in quotes; of many the first, and how many more."""
+    more = f" and {len(instructions) - most} more" if len(instructions) > most else ""
+    return ", ".join(map(repr, instructions[:most])) + more
 
 
 def _bounds(interface: Interface) -> tuple[np.ndarray, np.ndarray]:

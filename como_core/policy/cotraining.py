@@ -13,8 +13,8 @@ from como_core.bounds import FROM_0, SHARE, require_bounds
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 from como_core.interface import Interface
-from como_core.policy.data import check_cameras
-from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit, require_latents
+from como_core.policy.data import check_actions, check_cameras
+from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit, require_labels, require_latents
 
 CotrainingMode = Literal["none", "decoded", "heads", "joint"]
 LATENT_MODES = ("heads", "joint")
@@ -76,23 +76,24 @@ def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
                   config: CotrainingConfig) -> Video | None:
     """What the mode makes of the videos; None where it uses none.
 
-    Decoded, a video that has pseudo-actions and no latents is taken as it is, and one with latents whose instruction
-    nobody demonstrated is skipped and named. Raises ComoError where there is no video to use, or a file's cameras or
-    latents do not fit.
+    A video may be of another robot: a state of another length is not read. One that lacks a camera, or has no label to
+    be trusted, is skipped and named. Decoded, a video that has pseudo-actions and no latents is taken as it is, and one
+    with latents whose instruction nobody demonstrated is skipped. Raises ComoError where there is no video to use, or
+    latents are of several sizes.
     """
     if config.mode == "none":
         return None
     if not videos:
         raise ComoError("no labelled video to co-train on: nothing with latents was given; run `como relabel` first, "
                         "or train on the demonstrations alone with --mode none")
-    for video in videos:
-        check_cameras(video, interface)
+    fitting, skipped = _fitting(videos, interface)
     if config.predicts_latents:
-        size = 0 if videos[0].latent is None else videos[0].latent.shape[1]
-        for episode in (*videos, *(d for d in demonstrations if d.latent is not None)):
+        size = 0 if fitting[0].latent is None else fitting[0].latent.shape[1]
+        for episode in (*fitting, *(d for d in demonstrations if d.latent is not None)):
             require_latents(episode, size)
-        return Video([video.without_actions() for video in videos], list(videos))
-    return _decoded(demonstrations, videos, interface, config)
+        return Video([video.without_actions() for video in fitting], fitting, skipped=skipped)
+    found = _decoded(demonstrations, fitting, interface, config)
+    return dataclasses.replace(found, skipped=[*skipped, *found.skipped])
 
 
 def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[Episode], list[Episode]]:
@@ -111,6 +112,31 @@ def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[E
         labelled = names[:i].count(names[i]) < wanted[names[i]]
         (kept if labelled else freed).append(episode)
     return kept, [episode.without_actions() for episode in freed if episode.latent is not None]
+
+
+def _fitting(videos: Sequence[Episode], interface: Interface) -> tuple[list[Episode], list[tuple[str, str]]]:
+    """Those that can be trained on, as the interface has it, and the others with why. Raises ComoError for none."""
+    fitting: list[Episode] = []
+    skipped: list[tuple[str, str]] = []
+    for video in videos:
+        try:
+            fitting.append(_as_ours(video, interface))
+        except ComoError as error:
+            skipped.append((video.source, str(error)))
+    if not fitting:
+        raise ComoError(f"none of {len(videos)} videos can be trained on: {skipped[0][1]}")
+    return fitting, skipped
+
+
+def _as_ours(video: Episode, interface: Interface) -> Episode:
+    if video.state is not None and video.state.shape[1] != interface.state_size:
+        video = dataclasses.replace(video, state=None)
+    check_cameras(video, interface)
+    if video.latent is not None:
+        require_labels(video)
+    if _labelled_by_others(video):
+        check_actions(video, interface)
+    return video
 
 
 def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface,

@@ -11,7 +11,7 @@ import torch
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
-from como_core.formats.cache import camera_frames
+from como_core.formats.cache import camera_frames, contents
 from como_core.interface import Interface
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.normaliser import Normaliser
@@ -29,14 +29,20 @@ def check_demonstrations(episodes: Sequence[Episode], interface: Interface, use_
         if episode.action is None or not np.any(episode.provenance == Provenance.MEASURED):
             raise ComoError(f"{episode.source}: no measured action; a demonstration needs the commands that were sent "
                             f"on {interface.action.topic!r} (give video without actions as --videos)")
-        _check_width(episode, "action", episode.action, interface.action.size)
-        if fault := ActionSpace.of(interface).fault(episode.action):
-            raise ComoError(f"{episode.source}: {fault}; record it again, or leave it out")
+        check_actions(episode, interface)
         if episode.state is not None:
             _check_width(episode, "state", episode.state, interface.state_size)
         elif use_state:
             raise ComoError(f"{episode.source}: no state, but the policy is to use proprioception; "
                             "record the interface's state streams or set observation.state: false")
+
+
+def check_actions(episode: Episode, interface: Interface) -> None:
+    """Raise ComoError, naming the file, where actions are there and are none of the interface."""
+    if episode.action is not None:
+        _check_width(episode, "action", episode.action, interface.action.size)
+        if fault := ActionSpace.of(interface).fault(episode.action):
+            raise ComoError(f"{episode.source}: {fault}; record it again, or leave it out")
 
 
 def check_cameras(episode: Episode, interface: Interface) -> None:
@@ -59,6 +65,11 @@ class CameraStack:
 
     def __len__(self) -> int:
         return len(self._cameras[0])
+
+    def contents(self, offsets: np.ndarray) -> bytes:
+        """What tells these pictures from others, by `cache.contents`; the e-th episode is offsets[e] .. offsets[e + 1].
+        """
+        return b"".join(contents(camera, offsets) for camera in self._cameras)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         return np.stack([camera[rows] for camera in self._cameras], axis=1)
@@ -167,13 +178,10 @@ class Windows:
         if self.state is not None:
             observation |= {"state": torch.from_numpy(self.state[starts]),
                             "state_known": torch.from_numpy(self.state_known[starts])}
-        batch = {"source": [self.sources[e] for e in self.episode[starts]],
-                 "observation": observation, "action": torch.from_numpy(self.action[rows]),
-                 "action_weight": torch.from_numpy(np.where(rows >= 0, self.trust[rows], 0).astype(np.float32))}
+        batch = {"source": [self.sources[e] for e in self.episode[starts]], "observation": observation}
+        batch |= _known("action", self.action, self.trust, rows)
         if self.latent is not None:
-            batch["latent"] = torch.from_numpy(self.latent[rows])
-            batch["latent_weight"] = torch.from_numpy(
-                np.where(rows >= 0, self.latent_trust[rows], 0).astype(np.float32))
+            batch |= _known("latent", self.latent, self.latent_trust, rows)
         return batch
 
 
@@ -201,6 +209,13 @@ def shifted(frames: np.ndarray, up: np.ndarray, left: np.ndarray) -> np.ndarray:
     index = np.arange(batch)[:, None, None]
     moved = frames.transpose(0, 2, 3, 1, 4)[index, y[:, :, None], x[:, None, :]]  # [B, H, W, C, 3]
     return np.ascontiguousarray(moved.transpose(0, 3, 1, 2, 4))
+
+
+def _known(name: str, values: np.ndarray, trust: np.ndarray, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Values and weights of `rows` [B, K]; values of weight 0 are 0: not even as context are they learned from."""
+    weight = np.where(rows >= 0, trust[rows], 0).astype(np.float32)
+    known = np.where(weight[..., None] > 0, values[rows], 0).astype(np.float32)
+    return {name: torch.from_numpy(known), f"{name}_weight": torch.from_numpy(weight)}
 
 
 def _trust(episode: Episode, pseudo: bool) -> np.ndarray:

@@ -105,7 +105,8 @@ class ActionDecoder:
         centre[:, :velocities] = 0.0
         spread[:, :velocities] = action[known].std(0)[:velocities]
         spread = np.maximum(spread, MIN_SPREAD * np.maximum(action[known].std(0), 1e-6))
-        decoder = cls(config, instructions, (latents.mean(0), latents.std(0) + 1e-6), centre, spread)
+        labelled = latents[np.concatenate([e.trust > 0 for e in demonstrations])]
+        decoder = cls(config, instructions, (labelled.mean(0), labelled.std(0) + 1e-6), centre, spread)
         inputs = torch.cat([decoder._inputs(e, size) for e in demonstrations])
         target = torch.from_numpy(((action - centre[task]) / spread[task]).astype(np.float32))
         fold = _folds(demonstrations, config.folds)
@@ -142,7 +143,7 @@ class ActionDecoder:
         """How far the latent of each step is believed, [T] in [0, 1]; behind the last one, as that is."""
         if not self._config.doubtful:
             return np.ones(len(episode))
-        last = int(_labelled(episode)[-1])
+        last = int(require_labels(episode)[-1])
         return np.minimum(1.0, episode.trust[np.minimum(np.arange(len(episode)), last)] / self._config.doubtful)
 
     def _inputs(self, episode: Episode, size: int) -> Tensor:
@@ -239,13 +240,13 @@ def require_latents(episode: Episode, size: int) -> np.ndarray:
 
 def nearest_labelled(episode: Episode, times_s: np.ndarray) -> np.ndarray:
     """Row of the labelled step nearest to each of `times_s`; steps of confidence 0 have no label (the last gap)."""
-    labelled = _labelled(episode)
+    labelled = require_labels(episode)
     stamps = episode.timestamps[labelled]
     middles = (stamps[1:] + stamps[:-1]) / 2
     return labelled[np.searchsorted(middles, times_s, side="right")]
 
 
-def _labelled(episode: Episode) -> np.ndarray:
+def require_labels(episode: Episode) -> np.ndarray:
     """The rows that have a label. Raises ComoError where none has."""
     rows = np.flatnonzero(episode.trust > 0)
     if not len(rows):

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from como_core.episode import Episode
+from como_core.intervals import mean_of
 from como_core.policy.data import Windows
 from como_core.policy.losses import weighted_error
 from como_core.policy.model import PolicyModel
 
-RESAMPLES = 2000
+CLEAR = 0.1  # of the error without video: less than this on every demonstration may be the chance of two trainings
 _BATCH = 64
 _WINDOWS = 40  # of a left-out demonstration, evenly spread
 
@@ -27,29 +28,45 @@ _WINDOWS = 40  # of a left-out demonstration, evenly spread
 class Verdict:
     """Squared error of chunks on left-out demonstrations, in squared standard deviations of the action.
 
-    low, high  95 % interval of the difference (with video - without), over demonstrations
+    low, high  95 % interval of the difference (with video - without), over demonstrations, by Student's t: NaN for one
+    worse      how many of the demonstrations have a larger error with the video
     """
 
     with_video: float
     without: float
     low: float
     high: float
+    worse: int
     episodes: int
     steps: int
 
     @property
     def harmful(self) -> bool:
-        """Whether the video makes it worse, beyond what so few demonstrations leave open."""
-        return self.low > 0
+        """Whether the video makes it worse: with the whole interval, or clearly so on every one of the demonstrations.
+
+        An interval over two or three of them is too wide to tell anything, so that alone would never warn.
+        """
+        return self.low > 0 or (self._several and self.worse == self.episodes
+                                and self.with_video > (1 + CLEAR) * self.without)
+
+    @property
+    def helpful(self) -> bool:
+        """Whether it makes it better, by the same rule."""
+        return self.high < 0 or (self._several and not self.worse and self.with_video < (1 - CLEAR) * self.without)
+
+    @property
+    def _several(self) -> bool:
+        return self.episodes > 1
 
     def lines(self) -> list[str]:
         """For people: what was found and, where the video harms, what to do about it."""
-        what = "the video helps" if self.high < 0 else "no difference that they show"
+        what = "the video helps" if self.helpful else "no difference that they show"
         if self.harmful:
             what = "NEGATIVE TRANSFER, the video makes it worse"
+        interval = f"[{self.low:+.3f}, {self.high:+.3f}]" if self._several else "[of one there is no interval]"
         said = [f"guard: error on {self.episodes} left-out demonstrations after {self.steps} steps: "
                 f"{self.with_video:.3f} with video, {self.without:.3f} without; difference "
-                f"{self.with_video - self.without:+.3f} [{self.low:+.3f}, {self.high:+.3f}]: {what}"]
+                f"{self.with_video - self.without:+.3f} {interval}, worse on {self.worse} of {self.episodes}: {what}"]
         if self.harmful:
             said.append("  try another co-training mode, a smaller video_share or latent_weight, or --mode none")
         return said
@@ -77,10 +94,9 @@ def watch(learn: Callable[[bool], tuple[PolicyModel, Windows]], offsets: Sequenc
     """
     errors = [_errors(*learn(with_video), offsets) for with_video in (True, False)]
     difference = errors[0] - errors[1]
-    rng = np.random.default_rng(0)
-    means = difference[rng.integers(0, len(difference), (RESAMPLES, len(difference)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5]) if len(difference) > 1 else (-np.inf, np.inf)
-    return Verdict(float(errors[0].mean()), float(errors[1].mean()), float(low), float(high), len(difference), steps)
+    found = mean_of(difference, np.arange(len(difference)))
+    return Verdict(float(errors[0].mean()), float(errors[1].mean()), found.low, found.high,
+                   int((difference > 0).sum()), len(difference), steps)
 
 
 def _errors(model: PolicyModel, windows: Windows, offsets: Sequence[tuple[int, int]]) -> np.ndarray:

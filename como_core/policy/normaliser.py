@@ -25,6 +25,7 @@ class Affine:
     @classmethod
     def fit(cls, values: np.ndarray) -> Affine:
         """Mean and standard deviation of values [M, N]; constant values keep scale 1."""
+        values = np.asarray(values, np.float64)  # of float32, a large constant has a deviation from its own mean
         std = values.std(0)
         return cls(values.mean(0).astype(np.float32), np.where(std > CONSTANT_STD, std, 1.0).astype(np.float32))
 
@@ -74,9 +75,11 @@ class Normaliser:
                    _of_latents(latents))
 
     @classmethod
-    def without_actions(cls, space: ActionSpace, latents: Sequence[Episode]) -> Normaliser:
-        """Of latents alone; actions pass as they are."""
-        return cls(Affine.identity(space.size), None, _of_latents(latents))
+    def without_actions(cls, space: ActionSpace, latents: Sequence[Episode], state_size: int = 0) -> Normaliser:
+        """Of latents and, where there are any of `state_size`, of their states; actions pass as they are."""
+        states = [e.state for e in latents if e.state is not None]
+        state = Affine.fit(np.concatenate(states)) if state_size and states else Affine.identity(state_size)
+        return cls(Affine.identity(space.size), state if state_size else None, _of_latents(latents))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists for normaliser.json."""
@@ -92,6 +95,9 @@ class Normaliser:
 
 def _of_latents(episodes: Sequence[Episode]) -> Affine | None:
     found = [e.latent[e.trust > 0] for e in episodes if e.latent is not None]
+    if found and not sum(map(len, found)):
+        raise ComoError(f"no label of confidence above 0 in any of {len(found)} recordings with latents, so there is "
+                        "no motion to learn; look at the confidence's parts in the label files (docs/relabel.md)")
     return Affine.fit(np.concatenate(found)) if found else None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from como_core.episode import Episode
 from como_core.errors import ComoError
-from como_core.formats.bag_layout import find_bags
+from como_core.formats.bag_layout import find_bags, is_bag
 from como_core.formats.bag_writer import BagError
 from como_core.formats.labels import LabelError, read_labels
 from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
@@ -41,19 +42,25 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
 
     demos      what lies at or below is a demonstration
     videos     folders that `como relabel` wrote: what they name is video, unless it is one of the demonstrations, which
-               then get their latents from there. Actions of video are never read
+               then get their latents from there. They may be of other robots: actions of video are never read, nor
+               the state of a bag with another interface
     need_text  whether nothing can be trained on that has no instruction. Without it, none but a demonstration needs
                one, and only where others have
 
     Raises ComoError where no demonstration is left, or labels were made by different motion models or gaps.
     """
     require_one_model([*demos, *videos])
-    named = {resolved_source(e.source) for e in open_sources(demos, interface).episodes}
-    found = open_sources([*demos, *videos], interface)
-    data = TrainingData([], [], [(str(path), reason) for path, reason in found.skipped])
+    strict = open_sources(demos, interface)
+    named = {resolved_source(e.source) for e in strict.episodes}
+    refused = {resolved_source(path) for path, _ in strict.skipped}
+    found = open_sources([*demos, *videos], otherwise=interface)
+    skipped = [*strict.skipped, *((path, why) for path, why in found.skipped if resolved_source(path) not in refused)]
+    data = TrainingData([], [], [(str(path), reason) for path, reason in skipped])
     for episode in found.episodes:
+        if resolved_source(episode.source) in refused:
+            continue
         if resolved_source(episode.source) not in named:
-            _take_video(data, episode)
+            _take_video(data, episode, interface)
             continue
         try:
             check_demonstrations([episode], interface, use_state)
@@ -121,8 +128,10 @@ def _says(episode: Episode) -> bool:
     return bool((episode.instruction or "").strip())
 
 
-def _take_video(data: TrainingData, episode: Episode) -> None:
+def _take_video(data: TrainingData, episode: Episode, interface: Interface) -> None:
     if episode.latent is None:
         data.skipped.append((episode.source, "video without latent motion; run `como relabel` on it"))
+    elif is_bag(Path(episode.source)) and note_of(episode.source).interface not in (None, interface):
+        data.videos.append(dataclasses.replace(episode.without_actions(), state=None))  # the state of another robot
     else:
         data.videos.append(episode.without_actions())

@@ -75,11 +75,15 @@ class Vocabulary:
 
 
 class Sentences:
-    """Sentences through a frozen text encoder of `transformers`: the mean of its last hidden states, at unit length."""
+    """Sentences through a frozen text encoder of `transformers`: the mean of its last hidden states, at unit length.
+
+    One that is longer than the encoder reads is refused, not cut: its end may be what the robot must not do.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         self.name = config.model
         self._tokens, self._network = _load(pretrained_place(config.model, _FILES))
+        self._most_tokens = _most_tokens(self._tokens, self._network)
         self.size = int(self._network.config.hidden_size)
         self.sha256 = weights_digest(self._network)
         if config.sha256 and config.sha256 != self.sha256:
@@ -95,10 +99,30 @@ class Sentences:
         if not instruction.strip():
             raise TextError(f"an empty instruction, but the policy was trained with the text encoder {self.name}: say "
                             "what the robot is to do")
-        given = self._tokens([instruction], return_tensors="pt", truncation=True)
+        if any("\ud800" <= letter <= "\udfff" for letter in instruction):
+            raise TextError(f"instruction {_begin_of(instruction)}: holds bytes that were not UTF-8 (lone surrogates), "
+                            "which no text encoder reads; say it in UTF-8")
+        given = self._tokens([instruction], return_tensors="pt", verbose=False)
+        count = given["input_ids"].shape[1]
+        if count > self._most_tokens:
+            raise TextError(f"instruction {_begin_of(instruction)}: {count} tokens, and the text encoder {self.name} "
+                            f"reads {self._most_tokens} at most: say it shorter")
         hidden = self._network(**given).last_hidden_state[0].float()
         mask = given["attention_mask"][0, :, None]
         return torch.nn.functional.normalize((hidden * mask).sum(0) / mask.sum(), dim=0).clone()
+
+
+def _begin_of(instruction: str) -> str:
+    return repr(instruction if len(instruction) <= 60 else instruction[:57] + "...")
+
+
+def _most_tokens(tokens: Any, network: Any) -> int:
+    """How many tokens both take: what the tokeniser says may be nothing or more than the network has places for."""
+    places = [module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)  # as RoBERTa counts
+              for name, module in network.named_modules()
+              if isinstance(module, torch.nn.Embedding) and "position" in name.rpartition(".")[2]]
+    said = getattr(network.config, "max_position_embeddings", None)
+    return min([int(tokens.model_max_length), *places, *([said] if isinstance(said, int) and said > 0 else [])])
 
 
 def _load(model: str) -> tuple[Any, Any]:

@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from como_core.episode import Episode
+from como_core.errors import ComoError
 from como_core.formats.cache import FrameCache
+from como_core.formats.source_files import printable
 from como_core.interface import Interface
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.card import write_card
@@ -136,7 +138,7 @@ def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], ground:
     draw = batches(windows, sum(len(e) for e in demonstrations), config)
     model, begun = _begin(ground, config, scales, start_from)
     trained = TrainedConfig(config, ground.instructions, len(demonstrations))
-    identity = {"policy": trained, "data": _digest(episodes), "start": begun}
+    identity = {"policy": trained, "data": _digest(episodes, ground.frames), "start": begun}
     out = ground.out / "guard" / arm.replace(" ", "_") if arm else ground.out
     title = f"guard, {arm}" if arm else "policy"
     return model, fit(model, draw, loss, config.training, out, title, identity, ground.device), trained
@@ -191,7 +193,7 @@ def _scales(config: PolicyConfig, demonstrations: Sequence[Episode], everything:
     latents = everything if config.cotraining.predicts_latents else ()
     space = ActionSpace.of(interface)
     if not demonstrations:
-        return Normaliser.without_actions(space, latents)
+        return Normaliser.without_actions(space, latents, interface.state_size if config.observation.state else 0)
     return Normaliser.fit(demonstrations, space, latents)
 
 
@@ -220,6 +222,9 @@ def batches(windows: Windows, boundary: int, config: PolicyConfig) -> Draw:
     """
     labelled, filmed = windows.starts[windows.starts < boundary], windows.starts[windows.starts >= boundary]
     from_video = round(config.cotraining.video_share * config.training.batch_size) if len(filmed) else 0
+    if config.cotraining.predicts_latents and len(labelled) and from_video == config.training.batch_size:
+        raise ComoError(f"cotraining.video_share {config.cotraining.video_share:g} leaves no demonstration in a batch "
+                        f"of {from_video}, so no action would be learned; lower it, or learn motion alone: --labels 0")
     from_video = from_video if len(labelled) else config.training.batch_size
 
     def draw(rng: np.random.Generator, part: slice = slice(None)) -> dict[str, Any]:
@@ -239,11 +244,11 @@ def _windows(episodes: Sequence[Episode], ground: _Ground, config: PolicyConfig,
     return Windows.of(episodes, ground.frames, ground.instructions, features, scales, shape)
 
 
-def _digest(episodes: Sequence[Episode]) -> str:
-    """What the actions, their trust and their times are: a run is not gone on with when its labels have changed."""
-    digest = hashlib.sha256()
+def _digest(episodes: Sequence[Episode], frames: CameraStack) -> str:
+    """What pictures, actions, their trust and their times are: a run is not gone on with when its data have changed."""
+    digest = hashlib.sha256(frames.contents(np.cumsum([0, *(len(e) for e in episodes)])))
     for episode in episodes:
-        digest.update(f"{episode.source} {episode.instruction} {len(episode)}".encode())
+        digest.update(f"{printable(episode.source)} {episode.instruction} {len(episode)}".encode())
         for values in (episode.timestamps, episode.state, episode.action, episode.latent, episode.provenance,
                        episode.confidence):
             digest.update(b"absent" if values is None else np.ascontiguousarray(values).tobytes())

@@ -94,12 +94,37 @@ def make_env(name: str, size: int = 64, cameras: Sequence[str] = ()) -> Env:
     return _SUITES[suite].make(task, size, _named_views(name, views, cameras))
 
 
+def canonical_name(name: str) -> str:
+    """The one name of an environment that goes by several: "pusht:" for "pusht", "pusht:" and "pusht:push-t".
+
+    Raises SimulationError for an unknown suite.
+    """
+    suite, task, views = _parts(name)
+    view = f"@{'|'.join(views)}" if views else ""
+    return f"{suite}:{'' if task == _SUITES[suite].only_task else task}{view}"
+
+
+def seen_from(name: str, cameras: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The environment without its views, and the view of each of `cameras`: alike for two names of the same thing."""
+    alone, _, views = canonical_name(name).partition("@")
+    return alone, tuple(views.split("|")) if views else tuple(cameras)
+
+
 def check_env(name: str) -> None:
     """Raise SimulationError where `make_env` would for want of a suite or a task, without building anything."""
     suite, task, _ = _parts(name)
     tasks = _SUITES[suite].tasks()
     if task not in tasks:
         raise unknown_task(suite, task, tasks)
+
+
+def env_with_instruction(suite: str, instructions: Sequence[str], any_sentence: bool) -> str | None:
+    """An environment of `suite` that asks for one of these instructions, or, where any will do, some environment.
+
+    None where there is none. Raises SimulationError for a suite that is not installed.
+    """
+    task = _SUITES[suite].task_asking_for(instructions) or (_SUITES[suite].example if any_sentence else None)
+    return None if task is None else canonical_name(f"{suite}:{task}")
 
 
 def unknown_task(suite: str, task: str, valid: list[str]) -> SimulationError:
@@ -155,13 +180,15 @@ def _named_views(name: str, views: list[str], cameras: Sequence[str]) -> dict[st
 class _Suite:
     """Where a suite is: its module, imported when it is asked for, what that needs, and how to install this.
 
-    The module has TASKS, and `make(task, size, views)` that builds an Env.
+    The module has TASKS, `instruction(task)`, and `make(task, size, views)` that builds an Env. The robot's interface
+    is config/interfaces/NAME.yaml; `example` is a task to name where any would do.
     """
 
     name: str
     module: str
     needs: tuple[str, ...]
     remedy: str
+    example: str
     only_task: str = ""
 
     def make(self, task: str, size: int, views: dict[str, str]) -> Env:
@@ -171,6 +198,10 @@ class _Suite:
     def tasks(self) -> list[str]:
         return list(self._open().TASKS)
 
+    def task_asking_for(self, instructions: Sequence[str]) -> str | None:
+        asked = {self._open().instruction(task): task for task in self.tasks()}
+        return next((asked[instruction] for instruction in instructions if instruction in asked), None)
+
     def _open(self) -> ModuleType:
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
@@ -179,11 +210,14 @@ class _Suite:
 
 
 _SUITES = {suite.name: suite for suite in (
-    _Suite("metaworld", "como_core.simulation.metaworld", ("mujoco", "metaworld"), "pip install -e '.[sim]'"),
+    _Suite("metaworld", "como_core.simulation.metaworld", ("mujoco", "metaworld"), "pip install -e '.[sim]'",
+           example="drawer-open-v3"),
     # gym-pusht asks for opencv-python below 5, whose files would replace those of opencv-python-headless; it runs with
     # both, so it is installed without what it asks for.
     _Suite("pusht", "como_core.simulation.pusht", ("gym_pusht", "pymunk", "pygame", "shapely"),
            "pip install -c constraints.txt -e '.[pusht]' && pip install -c constraints.txt --no-deps gym-pusht",
-           only_task="push-t"),
-    _Suite("libero", "como_core.simulation.libero", ("libero", "robosuite"), "pip install -e '.[libero]'"),
+           example="push-t", only_task="push-t"),
+    _Suite("libero", "como_core.simulation.libero", ("libero", "robosuite"), "pip install -e '.[libero]'",
+           example="libero_goal/turn_on_the_stove"),
 )}
+SUITES = tuple(_SUITES)

@@ -68,7 +68,7 @@ class MetaWorld:
         seen = known_views(self.name, dict(views or {}), tuple(VIEWS), {"front": "front"})
         self.interface = _interface(size, tuple(seen))
         self.camera = next(iter(seen))
-        self.instruction = task.rsplit("-v", 1)[0].replace("-", " ")
+        self.instruction = instruction(task)
         env = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task + _SUFFIX]()
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
         env.max_path_length = sys.maxsize  # the length of an episode is the caller's business
@@ -151,6 +151,11 @@ class MetaWorld:
 
 
 make = MetaWorld
+
+
+def instruction(task: str) -> str:
+    """What the robot is asked to do."""
+    return task.rsplit("-v", 1)[0].replace("-", " ")
 
 
 def _interface(size: int, cameras: tuple[str, ...]) -> Interface:

@@ -114,3 +114,8 @@ class PushT:
 
 
 make = PushT
+
+
+def instruction(task: str) -> str:
+    """What the robot is asked to do."""
+    return PushT.instruction

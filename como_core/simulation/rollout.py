@@ -22,10 +22,11 @@ from como_core.errors import ComoError
 from como_core.formats.png import write_png
 from como_core.formats.trials import Trial, TrialLog
 from como_core.formats.video import write_video
-from como_core.interface import Interface
+from como_core.interface import Interface, load_interface
 from como_core.parallel import run_streams
+from como_core.resources import resource
 from como_core.simulation.chunk_player import Timing
-from como_core.simulation.environment import Env, make_env
+from como_core.simulation.environment import SUITES, Env, SimulationError, env_with_instruction, make_env
 from como_core.simulation.trial import Rollout, TrialRun
 from como_core.training.progress import Progress
 
@@ -59,7 +60,8 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
              always about this many, so that a network rounds the same whatever runs beside a trial
 
     Raises config.ConfigError where the policy's interface does not fit an environment (the key is named),
-    SimulationError for an unknown environment, and whatever the policy raises.
+    SimulationError for an unknown environment and for a horizon below one control period, and whatever the policy
+    raises.
     """
     known = {trial.start: trial for trial in log.trials} if log else {}
     starts = [(env, seed) for env in envs for seed in seeds]
@@ -105,6 +107,36 @@ def env_for(interface: Interface, name: str, size: int | None = None) -> Env:
     env = make_env(name, _camera_size(interface), tuple(interface.cameras))
     require_fit(interface, env)
     return env if size is None else make_env(name, size, tuple(interface.cameras))
+
+
+def env_to_try(interface: Interface, instructions: Sequence[str], any_sentence: bool = False) -> str | None:
+    """An environment that a policy of `interface` can be tried in, and that asks for one of `instructions`.
+
+    any_sentence  whether the policy takes other instructions, too. None where no suite that is installed has such a one
+    """
+    ours = _stepped(interface)
+    for suite in SUITES:
+        robot = _stepped(load_interface(resource(f"config/interfaces/{suite}.yaml")))
+        if any(ours[key] != robot[key] for key in ("state", "action")):
+            continue  # known without loading a simulator
+        try:
+            name = env_with_instruction(suite, instructions, any_sentence)
+            if name is not None:
+                env_for(interface, name).close()
+                return name
+        except (ComoError, ImportError):
+            continue
+    return None
+
+
+def periods_of(env: Env, horizon_s: float | None) -> int | None:
+    """Control periods of a horizon in seconds, None where it is None. Raises SimulationError for less than one."""
+    if horizon_s is None:
+        return None
+    if horizon_s < env.period_s * (1 - 1e-6):  # as rounding may have left it
+        raise SimulationError(f"--horizon-s {horizon_s:g}: a trial in {env.name} could not take a single step; give "
+                              f"one control period, {env.period_s:g}, or more")
+    return round(horizon_s / env.period_s)
 
 
 def picture_name(env: str, seed: int | None = None) -> str:
@@ -183,8 +215,7 @@ class _Runner:
         name, seed = start
         env = self._idle[name].pop() if self._idle[name] else self._make(name)
         began = time.perf_counter()
-        horizon = None if self._horizon_s is None else round(self._horizon_s / env.period_s)
-        run = TrialRun(env, seed, horizon, self._timing, history_of(self._policy))
+        run = TrialRun(env, seed, periods_of(env, self._horizon_s), self._timing, history_of(self._policy))
         return _Running(start, env, run, time.perf_counter() - began)
 
     def _answer(self, trials: list[_Running]) -> None:

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from como_core.intervals import AT_MOST_ONE, SHARES, jackknife, ratio_of, sums_by_recording
 from como_core.motion.measure.audit import AuditLine, judged, skipped
 from como_core.motion.measure.eye import spread
-from como_core.motion.measure.intervals import AT_MOST_ONE, SHARES, jackknife, ratio_of, sums_by_recording
 from como_core.motion.pairs import Pairs
 
 NAME = "appearance"

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from como_core.motion.measure.eye import Encoded, Eye, View, look_at_pairs, spread
-from como_core.motion.measure.intervals import (
+from como_core.intervals import (
     COSINES,
     NOT_NEGATIVE,
     Score,
@@ -23,6 +22,7 @@ from como_core.motion.measure.intervals import (
     ratio_of,
     sums_by_recording,
 )
+from como_core.motion.measure.eye import Encoded, Eye, View, look_at_pairs, spread
 from como_core.motion.measure.metrics import cosine
 from como_core.motion.measure.verdicts import RULES, Verdict
 from como_core.motion.pairs import Pairs

@@ -19,11 +19,11 @@ from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.sources import action_names_of
 from como_core.interface import Interface
+from como_core.intervals import Score
 from como_core.motion.measure import baselines
 from como_core.motion.measure.appearance import appearance
 from como_core.motion.measure.audit import AuditLine, audit
 from como_core.motion.measure.eye import Encoded, Eye, encode_all
-from como_core.motion.measure.intervals import Score
 from como_core.motion.measure.metrics import (
     Consistency,
     Triples,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from como_core.motion.measure.intervals import Score
+from como_core.intervals import Score
 from como_core.motion.measure.report import Evaluation
 
 # Okabe and Ito's colours: told apart by the colour-blind, and each verdict has a sign and a word as well.

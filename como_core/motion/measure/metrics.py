@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from como_core.intervals import COSINES, NOT_NEGATIVE, Score, mean_of, ratio_of, sums_by_recording
 from como_core.motion.measure.eye import Encoded, Eye, encode_pairs_of, spread
-from como_core.motion.measure.intervals import COSINES, NOT_NEGATIVE, Score, mean_of, ratio_of, sums_by_recording
 from como_core.motion.pairs import Pairs
 
 # More frames than these change no digit that is printed.

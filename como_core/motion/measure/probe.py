@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from como_core.errors import ComoError
-from como_core.motion.measure.intervals import AT_MOST_ONE, NOT_NEGATIVE, Score, jackknife, sums_by_recording
+from como_core.intervals import AT_MOST_ONE, NOT_NEGATIVE, Score, jackknife, sums_by_recording
 
 FOLDS = 5
 _STRENGTHS = 10.0 ** np.arange(-2, 6)

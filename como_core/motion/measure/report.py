@@ -10,8 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from como_core.intervals import Score
 from como_core.motion.measure.audit import AuditLine
-from como_core.motion.measure.intervals import Score
 from como_core.motion.measure.metrics import Consistency
 from como_core.motion.targets import Target
 
