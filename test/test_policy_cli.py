@@ -89,7 +89,7 @@ def test_two_processes_train_one_policy(data: Path, tmp_path: Path) -> None:
                     "--demos", str(data / "bags"), "--videos", str(data / "relabeled"), "-o", str(tmp_path),
                     "--device", "cpu", "--set", "cotraining.guard_steps=2"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("next: como policy eval") == 1 and "guard: error on 2 left-out" in done.stdout
+    assert done.stdout.count("next: como policy show") == 1 and "guard: error on 2 left-out" in done.stdout
     assert load_policy(tmp_path).instructions == ("left", "right")
 
 

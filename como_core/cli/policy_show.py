@@ -63,7 +63,7 @@ def show(
 
 def _rollouts(policy: Policy, envs: tuple[str, ...], seeds: range) -> dict[str, Figure]:
     """Name -> picture of the trials in each environment."""
-    from como_core.simulation.environment import check_env
+    from como_core.simulation.environment import canonical_name, check_env
     from como_core.simulation.rollout import picture_name
     from como_core.simulation.witness import draw, watch
     from como_core.training.progress import track
@@ -71,7 +71,7 @@ def _rollouts(policy: Policy, envs: tuple[str, ...], seeds: range) -> dict[str, 
     for env in envs:
         check_env(env)
     return {f"rollouts_{picture_name(env)}": draw([watch(policy, env, seed) for seed in track(seeds, env, "trials")])
-            for env in dict.fromkeys(envs)}
+            for env in dict.fromkeys(map(canonical_name, envs))}
 
 
 def _predictions(policy: Policy, data: tuple[Path, ...], count: int) -> dict[str, Figure]:

@@ -150,7 +150,9 @@ def _begin(ground: _Ground, config: PolicyConfig, scales: Normaliser, start_from
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         model = build_model(config, ground.text, ground.interface, scales)
-    return model, load_weights(model, start_from) if start_from is not None else ""
+    if start_from is None:
+        return model, ""
+    return model, load_weights(model, start_from, TrainedConfig(config, ground.instructions))
 
 
 def _watch(demonstrations: Sequence[Episode], videos: Sequence[Episode], ground: _Ground, config: PolicyConfig
