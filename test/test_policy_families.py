@@ -225,11 +225,13 @@ def test_the_guard_says_no_more_than_so_few_demonstrations_tell() -> None:
             return watch(lambda with_video: (), [(0, 1)] * len(differences), 10)  # type: ignore[arg-type,return-value]
 
     assert verdict(0.3, 0.5).harmful and verdict(-0.3, -0.5).helpful
+    assert "helps on each of them, though they are too few" in verdict(-0.3, -0.5).lines()[0]
     for neither in (verdict(0.01, 0.03), verdict(0.9, -0.1), verdict(0.5), verdict(-0.5), verdict(-0.01, -0.03)):
         assert not neither.harmful and not neither.helpful and "no difference that they show" in neither.lines()[0]
     assert "[of one there is no interval], worse on 1 of 1" in verdict(0.5).lines()[0]
     several = verdict(0.04, 0.05, 0.06, 0.05)
     assert several.harmful and several.low > 0, "by its interval, though it is little"
+    assert several.lines()[0].endswith("NEGATIVE TRANSFER, the video makes it worse")
     found = verdict(0.3, 0.5, -0.1)
     half = 4.3027 * np.std([0.3, 0.5, -0.1], ddof=1) / np.sqrt(3)
     np.testing.assert_allclose([found.low, found.high], np.mean([0.3, 0.5, -0.1]) + np.array([-half, half]))

@@ -63,6 +63,8 @@ class Verdict:
         what = "the video helps" if self.helpful else "no difference that they show"
         if self.harmful:
             what = "NEGATIVE TRANSFER, the video makes it worse"
+        if (self.helpful or self.harmful) and self.low <= 0 <= self.high:
+            what += " on each of them, though they are too few for the interval to say so"
         interval = f"[{self.low:+.3f}, {self.high:+.3f}]" if self._several else "[of one there is no interval]"
         said = [f"guard: error on {self.episodes} left-out demonstrations after {self.steps} steps: "
                 f"{self.with_video:.3f} with video, {self.without:.3f} without; difference "
