@@ -25,8 +25,10 @@ class Bounds:
     below: float | None = None
     infinite: bool = False
 
-    def expected(self, value: float) -> str:
-        """What was expected instead of `value`, such as "1 or more"; empty where it fits."""
+    def expected(self, value: float | None) -> str:
+        """What was expected instead of `value`, such as "1 or more"; empty where it fits, and for None."""
+        if value is None:
+            return ""
         if math.isnan(value) or (math.isinf(value) and not self.infinite):
             return "a finite number"
         if self.least is not None and value < self.least:
@@ -56,6 +58,6 @@ def require_bounds(settings: object, **bounds: Bounds) -> None:
         given: Any = getattr(settings, name)
         numbers = {f"{name}[{i}]": item for i, item in enumerate(given)} if isinstance(given, tuple) else {name: given}
         for key, value in numbers.items():
-            expected = "" if value is None else bound.expected(value)
+            expected = bound.expected(value)
             if expected:
                 raise ValueError(f"{key} must be {expected}, got {value}")

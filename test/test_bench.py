@@ -48,16 +48,16 @@ def test_a_name_that_is_not_there_is_refused_with_the_list(capsys: pytest.Captur
 
 
 def test_the_node_is_measured_beside_the_least_one(tmp_path: Path) -> None:
-    """Real processes over DDS. How fast they are, and how many frames are lost, is the machine's and is not judged."""
+    """Real processes over DDS; a busy machine may make it slow, and still a command comes of most frames."""
     out = tmp_path / "node.json"
     assert cli.main(["bench", "node", "--quick", "--json", str(out)]) == 0
     rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
     median, added, over = (rows[f"1 camera 224x224 raw: {what}, p50"]["value"]
                            for what in ("stamp to command", "added to the least node", "over the least node"))
-    assert 0.1 < median < 10_000, "milliseconds: each answer is matched with the frame it answers"
+    assert 0.1 < median < 500, "milliseconds: each answer is matched with the frame it answers"
     assert over == pytest.approx(median / (median - added))
     lost = rows["1 camera 224x224 raw: frames without a command"]
-    assert lost["unit"] == "of 90" and lost["value"] < 90
+    assert lost["unit"] == "of 90" and lost["value"] < 45
     assert any("jitter" in name for name in rows)
 
 

@@ -320,7 +320,8 @@ def test_a_bag_without_an_interface_is_read_like_a_video(tmp_path):
 
 
 def test_real_bags_say_why_they_are_no_episode(shared_data):
-    with pytest.raises(BagError, match=r"has 2 image topics .* no interface .*say which is meant, as in --camera /t"):
+    with pytest.raises(BagError, match=r"has 2 image topics .* and no interface inside; say which is meant, as in "
+                                       r"--camera /test/sensor_msgs/compressed_image, or give an interface file"):
         read_bag(shared_data / "bags" / "rosbags-rs" / "test_bag_mcap")
     with pytest.raises(BagError, match=r"holds no pictures .* it has /one_shot/imu, /one_shot/joint_state"):
         read_bag(shared_data / "bags" / "rosbag2parquet" / "array_msgs")

@@ -194,10 +194,9 @@ def _within_bounds(function: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*values: Any, **options: Any) -> Any:
         given = inspect.signature(function).bind(*values, **options).arguments
         for name, bound in bounds.items():
-            value = given.get(name)
-            expected = "" if value is None else bound.expected(value)
+            expected = bound.expected(given.get(name))
             if expected:
-                raise ComoError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
+                raise ComoError(f"--{name.replace('_', '-')} must be {expected}, got {given[name]}")
         return function(*values, **options)
 
     return checked

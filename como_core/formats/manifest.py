@@ -10,6 +10,7 @@ from pathlib import Path
 
 from como_core import config
 from como_core.errors import ComoError
+from como_core.formats.result_file import write_result
 from como_core.formats.source_files import resolved_source
 
 MANIFEST = "manifest.json"
@@ -57,15 +58,9 @@ class Manifest:
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
-    """Write `manifest` into `folder`, replacing the one there in one step. Raises ComoError."""
+    """Write `manifest` into `folder`, replacing the one there in one step. Raises OutputError."""
     path = Path(folder) / MANIFEST
-    part = path.with_name(f"{MANIFEST}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise ComoError(f"{path}: cannot be written: {error.strerror}") from error
+    write_result(path, {"format": _FORMAT, **asdict(manifest)})
     return path
 
 

@@ -62,12 +62,12 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
     config = load_checkpoint(run, MotionConfig).config
     identity = f"{run.name}@{sha256_of(run / TENSORS)[:DIGITS]}"
     now = Manifest(identity, config.gap_s, camera=camera)
-    before = _manifest_before(folder) or now
+    before = _manifest_before(folder)
     _require_same(folder, before, now)
     readers, unlisted = list_readers(given, interface, camera)
     _refuse_inside(folder, readers)
     writable_folder(folder)
-    account = _Account(folder, before, unlisted)
+    account = _Account(folder, before or now, unlisted)
     account.write()
     with account.kept(), Progress(len(readers), "relabel", "recordings") as progress:
         rate = _FrameRate()
@@ -154,21 +154,26 @@ def _manifest_before(folder: Path) -> Manifest | None:
                           f"{MANIFEST}: complete label files are not made anew") from error
 
 
-def _require_same(folder: Path, before: Manifest, now: Manifest) -> None:
+def _require_same(folder: Path, before: Manifest | None, now: Manifest) -> None:
     """Raises ComoError where `folder` holds labels of another model or camera than `now`.
 
     Its manifest, `before`, says so or, where it has none, its label files do.
     """
-    models = [before.model]
-    if not (folder / MANIFEST).exists():
-        for path in sorted(folder.glob(f"*{LABEL_SUFFIX}")):
-            with suppress(LabelError):
-                models.append(read_labels(path).model)
+    models = _models_of_labels(folder) if before is None else [before.model]
     other = [f"the model {model}, these would be of {now.model}" for model in models if model != now.model]
-    if before.camera != now.camera:
+    if before is not None and before.camera != now.camera:
         other.append(f"{_named(before.camera)}, these would be of {_named(now.camera)}")
     if other:
         raise ComoError(f"{folder}: holds labels of {other[0]}; choose another output folder")
+
+
+def _models_of_labels(folder: Path) -> list[str]:
+    """The model of each label file that can be read."""
+    models = []
+    for path in sorted(folder.glob(f"*{LABEL_SUFFIX}")):
+        with suppress(LabelError):
+            models.append(read_labels(path).model)
+    return models
 
 
 def _named(camera: str | None) -> str:

@@ -27,7 +27,8 @@ from como_core.motion.mixture import Mixture
 from como_core.motion.model import MotionModel, to_pixels
 from como_core.motion.train_data import TrainingData, open_training_data
 from como_core.training.checkpoint import save_checkpoint
-from como_core.training.loop import History, TrainingError, fit
+from como_core.training.history import History
+from como_core.training.loop import TrainingError, fit
 from como_core.training.progress import duration
 from como_core.training.ranks import Device, first_goes_first, join, processes, quiet_unless_first, rank, wait_for_all
 from como_core.training.state import require_own

@@ -12,7 +12,7 @@ from como_core.policy.checkpoint import TrainedConfig
 from como_core.policy.config import PolicyConfig
 from como_core.policy.cotraining import Video
 from como_core.policy.guard import Verdict
-from como_core.training.loop import History
+from como_core.training.history import History
 
 
 def write_card(trained: TrainedConfig, demonstrations: Sequence[Episode], video: Video | None,

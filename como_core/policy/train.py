@@ -32,7 +32,8 @@ from como_core.policy.guard import Verdict, leave_out, watch
 from como_core.policy.model import PolicyModel
 from como_core.policy.normaliser import Normaliser
 from como_core.policy.text import Text, make_text
-from como_core.training.loop import History, fit
+from como_core.training.history import History
+from como_core.training.loop import fit
 from como_core.training.progress import track
 from como_core.training.ranks import Device, first_goes_first, join, rank, wait_for_all
 from como_core.training.state import require_own
