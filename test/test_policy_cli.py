@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,8 @@ START_NS, PERIOD_NS, MODEL, GAP_S = 10**9, round(1e9 / RATE_HZ), "motion@1234", 
 POSE, TWIST = "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/TwistStamped"
 
 
-def _record(path: Path, given: Episode, robot: Interface = INTERFACE) -> None:
+def _record(path: Path, given: Episode, robot: Interface = INTERFACE, more: Mapping[str, np.ndarray] | None = None
+            ) -> None:
     """The episode as the recorder would have written it."""
     assert given.action is not None and given.state is not None
     with BagWriter(path, robot, given.instruction) as bag:
@@ -36,6 +39,8 @@ def _record(path: Path, given: Episode, robot: Interface = INTERFACE) -> None:
         for step in range(len(given)):
             stamp = START_NS + step * PERIOD_NS
             bag.write("/image", "sensor_msgs/msg/Image", stamp, image(stamp, given.images["front"][step]))
+            for topic, frames in (more or {}).items():
+                bag.write(f"/{topic}", "sensor_msgs/msg/Image", stamp, image(stamp, frames[step]))
             bag.write("/pose", POSE, stamp, pose(stamp, (*given.state[step], 0)))
             bag.write("/twist", TWIST, stamp, twist(stamp, (*given.action[step, :2], 0)))
 
@@ -199,6 +204,29 @@ def test_video_of_another_robot_is_trained_on_without_its_state(data: Path, tmp_
     asked = open_training_data([data / "bags", tmp_path / "bags"], [folder], INTERFACE)
     assert [Path(source).name for source, _ in asked.skipped] == ["foreign"], "as a demonstration it is refused"
     assert "interface mismatch" in asked.skipped[0][1] and not asked.videos
+
+
+def test_a_camera_of_a_video_may_stand_for_the_robots(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Another robot's bag, whose cameras have other names: the one that is named is looked at, not the first."""
+    camera = INTERFACE.cameras["front"]
+    other = dataclasses.replace(INTERFACE, name="other", cameras={
+        "down": dataclasses.replace(camera, topic="down"), "top": camera})
+    given, folder, bag = episode("left", 200), tmp_path / "relabeled", tmp_path / "bags" / "foreign"
+    _record(bag, given, other, {"down": 255 - given.images["front"]})
+    write_manifest(folder, Manifest(MODEL, GAP_S, (_label(folder, bag, read_bag(bag), given),)))
+    options = ["--demos", data / "bags", "--videos", data / "relabeled", folder, "--mode", "joint"]
+    assert _train(data, tmp_path / "without", *options) == 0
+    assert "has no camera 'front'; it has down, top; --video-cameras tells which one stands for it" in (
+        capsys.readouterr().out)
+    assert _train(data, tmp_path / "with", *options, "--video-cameras", "front=top") == 0
+    assert "video: 5 clips with latents, and no action, 0 skipped" in capsys.readouterr().out
+    found = open_training_data([data / "bags"], [data / "relabeled", folder], INTERFACE, cameras={"front": "top"})
+    foreign = next(video for video in found.videos if Path(video.source).name == "foreign")
+    assert np.array_equal(foreign.images["front"][:], given.images["front"][:])
+    for words, said in ((["front"], "expected OURS=THEIRS"), (["side=top"], "OURS being a camera of .*front"),
+                        (["front=top", "front=down"], "front is given twice, also as top")):
+        assert _train(data, tmp_path / "wrong", *options, "--video-cameras", *words) == 2
+        assert re.search(said, capsys.readouterr().err)
 
 
 def test_motion_alone_may_be_learned_with_the_state(data: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def train(
     size: Literal["small", "full"] = "small",
     options: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE ...")] = (),
     interface: Path | None = None,
+    video_cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="OURS=THEIRS ...")] = (),
     steps: Annotated[int | None, COUNT] = None,
     seed: Annotated[int | None, SEED] = None,
     cache: Path | None = None,
@@ -50,6 +51,8 @@ def train(
         options: Settings to change, by their keys in the YAML files, such as cotraining.video_share=0.25
             diffusion.sampler=ddim observation.state=true
         interface: The robot's interface YAML; the one inside the bags where not given.
+        video_cameras: For a camera of the robot, the one of videos that stands for it where they have none of its
+            name, such as front=top
         steps: Training steps; the preset's where not given.
         seed: Of the weights and batches; the preset's where not given.
         cache: Folder for decoded frames, to share between runs; OUTPUT/cache where not given.
@@ -64,7 +67,7 @@ def train(
     from como_core.interface import load_interface
     from como_core.policy.config import load_preset
     from como_core.policy.cotraining import keep_labels
-    from como_core.policy.sources import open_training_data, recorded_interface
+    from como_core.policy.sources import camera_names, open_training_data, recorded_interface
     from como_core.policy.train import train as run
     from como_core.training.ranks import join, leave, quiet_unless_first, rank
 
@@ -74,7 +77,8 @@ def train(
     join(device)
     with quiet_unless_first():
         robot = load_interface(interface) if interface else recorded_interface(demos)
-        data = open_training_data(demos, videos, robot, config.observation.state, bool(config.observation.text.model))
+        data = open_training_data(demos, videos, robot, config.observation.state, bool(config.observation.text.model),
+                                  camera_names(video_cameras, robot))
         print(data.summary())
         labelled, freed = keep_labels(data.demonstrations, labels)
         if not labelled and not config.cotraining.predicts_latents:

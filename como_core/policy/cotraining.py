@@ -12,6 +12,7 @@ import numpy as np
 from como_core.bounds import FROM_0, SHARE, require_bounds
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
+from como_core.formats.lazy import CAMERA
 from como_core.interface import Interface
 from como_core.policy.data import check_actions, check_cameras
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit, require_labels, require_latents
@@ -131,7 +132,11 @@ def _fitting(videos: Sequence[Episode], interface: Interface) -> tuple[list[Epis
 def _as_ours(video: Episode, interface: Interface) -> Episode:
     if video.state is not None and video.state.shape[1] != interface.state_size:
         video = dataclasses.replace(video, state=None)
-    check_cameras(video, interface)
+    try:
+        check_cameras(video, interface)
+    except ComoError as error:
+        named = set(video.images) - {CAMERA}
+        raise ComoError(f"{error}; --video-cameras tells which one stands for it" if named else str(error)) from None
     if video.latent is not None:
         require_labels(video)
     if _labelled_by_others(video):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,8 @@ class TrainingData:
 
 
 def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface: Interface,
-                       use_state: bool = False, need_text: bool = False) -> TrainingData:
+                       use_state: bool = False, need_text: bool = False, cameras: Mapping[str, str] | None = None
+                       ) -> TrainingData:
     """Read what `como policy train` is given; recordings that do not fit are skipped with the reason.
 
     demos      what lies at or below is a demonstration
@@ -46,6 +47,7 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
                the state of a bag with another interface
     need_text  whether nothing can be trained on that has no instruction. Without it, none but a demonstration needs
                one, and only where others have
+    cameras    for a camera of the interface the one of videos that stands for it, where a video has none of its name
 
     Raises ComoError where no demonstration is left, or labels were made by different motion models or gaps.
     """
@@ -60,7 +62,7 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
         if resolved_source(episode.source) in refused:
             continue
         if resolved_source(episode.source) not in named:
-            _take_video(data, episode, interface)
+            _take_video(data, _renamed(episode, cameras or {}), interface)
             continue
         try:
             check_demonstrations([episode], interface, use_state)
@@ -71,6 +73,20 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
     if not data.demonstrations:
         raise ComoError(f"{', '.join(map(str, demos))}: no demonstration that can be used; {data.summary()}")
     return data
+
+
+def camera_names(given: Iterable[str], interface: Interface) -> dict[str, str]:
+    """`OURS=THEIRS ...` as cameras of the interface and those of videos. Raises ComoError, saying what was expected."""
+    names: dict[str, str] = {}
+    for text in given:
+        ours, _, theirs = text.partition("=")
+        if ours not in interface.cameras or not theirs:
+            raise ComoError(f"--video-cameras {text!r}: expected OURS=THEIRS, OURS being a camera of interface "
+                            f"{interface.name!r} ({', '.join(interface.cameras)}) and THEIRS one of the videos")
+        if ours in names:
+            raise ComoError(f"--video-cameras {text!r}: {ours} is given twice, also as {names[ours]}")
+        names[ours] = theirs
+    return names
 
 
 def recorded_interface(demos: Sequence[Path]) -> Interface:
@@ -126,6 +142,12 @@ def _with_instructions(data: TrainingData, need_text: bool) -> TrainingData:
 
 def _says(episode: Episode) -> bool:
     return bool((episode.instruction or "").strip())
+
+
+def _renamed(video: Episode, cameras: Mapping[str, str]) -> Episode:
+    found = {ours: video.images[theirs] for ours, theirs in cameras.items()
+             if ours not in video.images and theirs in video.images}
+    return dataclasses.replace(video, images={**video.images, **found})
 
 
 def _take_video(data: TrainingData, episode: Episode, interface: Interface) -> None:
