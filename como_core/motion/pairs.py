@@ -19,6 +19,10 @@ TOLERANCE = 0.25
 # The third frame of a contrast triple lies within n/5 of the second (paper, L_tcl).
 JITTER = 0.2
 
+# Two frames are as near to a time as one another where the difference is less than this share of the step between them:
+# rounding and the jitter of stamps must not choose between 2 and 3 frames from pair to pair.
+TIE = 0.1
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -77,6 +81,8 @@ class Pairs:
         shift = rng.uniform(-JITTER, JITTER, len(index)) * self.gap_s
         found = nearest_within(self.timestamps, low, high, self.timestamps[second] + shift)
         step = np.where(shift >= 0, 1, -1)
+        moved = np.abs(self.timestamps[found] - self.timestamps[second])
+        found = np.where(moved > JITTER * self.gap_s * (1 + 1e-6), found - step, found)
         found = np.where(found == second, second + step, found)
         other = 2 * second - found
         swap = ((found <= first) & (other <= high)) | (found > high)
@@ -102,10 +108,10 @@ def partner(timestamps: np.ndarray, gap_s: float) -> np.ndarray:
 
 
 def nearest(timestamps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Index of the timestamp nearest to each wanted time; the earlier one of two equally near."""
+    """Index of the timestamp nearest to each wanted time; the earlier one of two equally near, but for TIE."""
     right = np.minimum(np.searchsorted(timestamps, wanted), len(timestamps) - 1)
     left = np.maximum(right - 1, 0)
-    return np.where(timestamps[right] - wanted < wanted - timestamps[left], right, left)
+    return np.where(_is_nearer(timestamps, right, left, wanted), right, left)
 
 
 def nearest_within(timestamps: np.ndarray, low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -116,4 +122,11 @@ def nearest_within(timestamps: np.ndarray, low: np.ndarray, high: np.ndarray, wa
         before = timestamps[middle] < wanted
         left, right = np.where(before & (left < right), middle + 1, left), np.where(before, right, middle)
     after, before_it = left, np.maximum(left - 1, low)
-    return np.where(timestamps[after] - wanted < wanted - timestamps[before_it], after, before_it)
+    return np.where(_is_nearer(timestamps, after, before_it, wanted), after, before_it)
+
+
+def _is_nearer(timestamps: np.ndarray, right: np.ndarray, left: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Whether the frame `right` is clearly nearer to `wanted` than `left`, the one before it."""
+    after, before = timestamps[right], timestamps[left]
+    nearer: np.ndarray = (after - wanted) + TIE * (after - before) < wanted - before
+    return nearer
