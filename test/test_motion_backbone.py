@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from como_core.config import with_options
 from como_core.errors import ComoError
 from como_core.motion import backbone as backbones
+from como_core.motion import feature_cache
 from como_core.motion.backbone import BackboneError, PretrainedBackbone
 from como_core.motion.config import MotionConfig, load_preset
 from como_core.motion.losses import motion_loss
+from como_core.motion.measure.probe_store import backbone_identity
 from como_core.motion.model import MotionModel, load_motion, to_pixels
 from como_core.policy.text import TextConfig, make_text
 from como_core.training.checkpoint import save_checkpoint
@@ -147,6 +151,58 @@ def test_a_checkpoint_names_its_backbone_and_refuses_another(folders: dict[str, 
     save_checkpoint(tmp_path / "moved", moved, model.state_dict())
     with pytest.raises(BackboneError, match="not those that the motion model was trained with"):
         load_motion(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_in_half_precision_are_computed_with_in_full(
+        folders: dict[str, str], tmp_path: Path, family: str, dtype: torch.dtype) -> None:
+    make(family).to(dtype).save_pretrained(tmp_path)
+    found, whole = (PretrainedBackbone(place, SIZE)(pictures(1)) for place in (str(tmp_path), folders[family]))
+    assert found.dtype == torch.float32 and torch.allclose(found, whole, atol=0.1)
+
+
+def test_z_keeps_the_normalisation_that_it_was_trained_with(folders: dict[str, str], tmp_path: Path) -> None:
+    """A folder whose preprocessor is lost, or says something else, gives the features of before."""
+    place = tmp_path / "siglip"
+    make("siglip").save_pretrained(place)
+    said = place / "preprocessor_config.json"
+    said.write_text(json.dumps({"image_mean": [0.3, 0.4, 0.5], "image_std": [0.2, 0.3, 0.4]}))
+    given = settings(str(place))
+    model = MotionModel(given).eval()
+    save_checkpoint(tmp_path / "run", model.config, model.state_dict())
+    seen = pictures(2)
+    said.unlink()
+    loaded = load_motion(tmp_path / "run")
+    assert torch.equal(loaded.backbone(seen), model.backbone(seen))
+    fresh = MotionModel(given)
+    assert fresh.config.backbone.mean == fresh.config.backbone.std == (0.5, 0.5, 0.5), "what SigLIP has by default"
+    assert not torch.equal(fresh.backbone(seen), model.backbone(seen))
+    assert backbone_identity(fresh) != backbone_identity(model)
+    keys = [feature_cache._key(m.backbone, m.config, torch.device("cpu")) for m in (model, loaded, fresh)]
+    assert keys[0] == keys[1] != keys[2]
+    with pytest.raises(ValueError, match=r"backbone.std: expected a number for each of R, G and B, above 0, got \[1"):
+        dataclasses.replace(given.backbone, std=(1.0, 0.0, 1.0))
+
+
+def test_a_backbone_without_all_its_weights_is_refused(tmp_path: Path) -> None:
+    make("dinov2").save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({name: values for name, values in load_file(file).items() if ".layer.1." not in name}, file,
+              {"format": "pt"})
+    with pytest.raises(BackboneError, match=r"its files lack \d+ of the weights that dinov2 has, encoder.layer.1"):
+        PretrainedBackbone(str(tmp_path), SIZE)
+
+
+def test_a_model_that_gives_no_patch_tokens_is_refused(tmp_path: Path) -> None:
+    swin = transformers.SwinConfig(image_size=SIZE, patch_size=4, embed_dim=12, depths=[1, 1], num_heads=[2, 2],
+                                   window_size=4)
+    transformers.SwinModel(swin).save_pretrained(tmp_path / "swin")
+    with pytest.raises(BackboneError, match="a swin that gives no patch tokens|gives features"):
+        PretrainedBackbone(str(tmp_path / "swin"), SIZE)
+    transformers.DeiTModel(transformers.DeiTConfig(**COMMON)).save_pretrained(tmp_path / "deit")
+    with pytest.raises(BackboneError, match="a deit that gives no patch tokens .* of 64 pixels: .*image_size"):
+        PretrainedBackbone(str(tmp_path / "deit"), 2 * SIZE)
 
 
 def test_what_is_no_vision_model_is_refused(tmp_path: Path) -> None:

@@ -40,10 +40,11 @@ def test_an_odd_gap_is_met_to_half_a_frame(fps: int) -> None:
     assert np.abs(gaps - 0.125).max() <= 0.5 / fps + 1e-9
 
 
-@pytest.mark.parametrize("fps, gap_s", [(20, 0.125), (60, 0.125), (10, 0.25), (30, 0.25), (50, 0.25), (15, 0.3), (25, 0.3)])
+@pytest.mark.parametrize(("fps", "gap_s"), [
+    (20, 0.125), (60, 0.125), (10, 0.25), (30, 0.25), (50, 0.25), (15, 0.3), (25, 0.3)])
 @pytest.mark.parametrize("stamp_s", [1e-9, 1e-3])
 def test_a_gap_between_two_frames_is_the_same_for_every_pair(fps: int, gap_s: float, stamp_s: float) -> None:
-    """Neither rounding nor stamps in milliseconds, as mkv has them, choose between 2 and 3 frames; the earlier is it."""
+    """Neither rounding nor stamps in milliseconds, as of mkv, choose between 2 and 3 frames; the earlier is it."""
     times = np.round(clip(fps, 20) / stamp_s) * stamp_s + 1.7e9
     pairs = build(times, gap_s)
     assert np.unique(pairs.second - pairs.first).tolist() == [int(gap_s * fps)]

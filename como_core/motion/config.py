@@ -34,6 +34,7 @@ class BackboneConfig:
     model   name on the Hugging Face hub, or a local folder (pretrained)
     layer   which hidden state; -1: the last, after its norm (pretrained)
     sha256  of its weights, written by training and checked at loading, since a checkpoint does not hold them
+    mean, std  what RGB in [0, 1] is normalised with, written by training; empty: what its own files say (pretrained)
     """
 
     kind: Literal["patch", "pretrained"] = "patch"
@@ -43,9 +44,15 @@ class BackboneConfig:
     model: str = ""
     layer: int = -1
     sha256: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require_bounds(self, patch=COUNT, width=COUNT)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, 3) or (name == "std" and any(value <= 0 for value in values)):
+                raise ValueError(f"backbone.{name}: expected a number for each of R, G and B"
+                                 f"{', above 0' if name == 'std' else ''}, got {list(values)}")
         if self.kind == "pretrained" and not self.model:
             raise ValueError("backbone.model is missing: the name of a `transformers` vision model, or its folder")
 

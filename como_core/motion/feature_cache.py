@@ -119,6 +119,6 @@ def _append(file: IO[bytes], done: int, backbone: PretrainedBackbone, cache: Fra
 
 def _key(backbone: PretrainedBackbone, config: MotionConfig, device: torch.device) -> str:
     """What features depend on beside the frames, in whose folder the file lies."""
-    contents = [_VERSION, backbone.sha256, backbone.layer, config.image_size,
+    contents = [_VERSION, backbone.sha256, backbone.layer, backbone.mean, backbone.std, config.image_size,
                 resolved(config.loop.precision, device)]
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]

@@ -37,7 +37,8 @@ class MotionModel(nn.Module):
         self.backbone = make_backbone(config.backbone, config.image_size)
         width, cells = self.backbone.width, self.backbone.cells
         self.config = dataclasses.replace(
-            config, backbone=dataclasses.replace(config.backbone, sha256=self.backbone.sha256))
+            config, backbone=dataclasses.replace(config.backbone, sha256=self.backbone.sha256, mean=self.backbone.mean,
+                                                 std=self.backbone.std))
         patch = config.image_size // cells
         # No bias: the difference of two embeddings is the embedding of the difference.
         self.rgb = nn.Conv2d(3, width, patch, stride=patch, bias=False) if config.inverse.motion == "rgb" else None

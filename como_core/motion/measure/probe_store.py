@@ -38,10 +38,10 @@ class ProbeStore:
 
 
 def backbone_identity(model: MotionModel) -> str:
-    """Tells backbones apart by their weights, so that models with the same one share its baselines."""
+    """Tells backbones apart by weights and normalisation, so that models with the same one share its baselines."""
     known = model.config.backbone
     if known.sha256:
-        return f"{known.sha256} {known.layer}"
+        return f"{known.sha256} {known.layer} {known.mean} {known.std}"
     return _digest([name, tensor.cpu().numpy()] for name, tensor in model.backbone.state_dict().items())
 
 
