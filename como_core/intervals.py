@@ -43,11 +43,15 @@ _STUDENT = (1.95996, 2.37227, 2.82250, 2.55585, 1.58953)  # of powers of 1 / deg
 
 @dataclass(frozen=True)
 class Score:
-    """A metric with its 95 % interval over recordings; `low` and `high` are NaN where there are too few recordings."""
+    """A metric with its 95 % interval over recordings; `low` and `high` are NaN where there are too few recordings.
+
+    recordings  how many have a part in it
+    """
 
     mean: float
     low: float
     high: float
+    recordings: int
 
     @property
     def interval(self) -> str:
@@ -71,11 +75,11 @@ def jackknife(sums: np.ndarray, statistic: Statistic, bounds: Bounds = UNBOUNDED
     count, total = len(sums), sums.sum(axis=0, keepdims=True)
     mean = float(statistic(total)[0])
     if count < 2:
-        return Score(mean, math.nan, math.nan)
+        return Score(mean, math.nan, math.nan, count)
     without = statistic(total - sums)
     half = _student(count - 1) * math.sqrt((count - 1) * float(np.var(without)))
     least, most = bounds
-    return Score(mean, min(max(mean - half, least), mean), max(min(mean + half, most), mean))
+    return Score(mean, min(max(mean - half, least), mean), max(min(mean + half, most), mean), count)
 
 
 def _student(freedom: int) -> float:

@@ -116,7 +116,7 @@ def test_a_constant_alone_is_no_leak() -> None:
     from como_core.intervals import Score
     from como_core.motion.measure.audit import judged
 
-    low = Score(-0.5, -0.6, -0.4)
+    low = Score(-0.5, -0.6, -0.4, 12)
     assert judged("reversal", low, 9, less_constant=0.9).verdict == "warn"
     assert judged("reversal", low, 9, less_constant=-0.4).verdict == "leak"
 

@@ -66,7 +66,8 @@ def test_z_knows_more_of_the_motion_than_the_baselines_do(report: Evaluation) ->
         assert (row.mlp_r2 is None) == (row.features == "mean of the actions")
         assert row.size == {"mean of the actions": 1, "true motion": 2}.get(row.features, 8)
     assert report.reconstruction_gain.low > 0.2
-    assert (report.episodes, report.labelled, report.pairs) == (30, 30, 30 * 28)
+    assert (report.episodes, report.labelled, report.pairs) == (30, 30, 30 * 28 - 3)
+    assert "3 of 840 pairs lie across 1 scene cuts and are left out" in report.notes, "a jump looks like one"
     z, true = report.consistency
     assert z.raw.mean < 0 and true.raw.mean < -0.5 and true.features == "true motion"
     assert [line.name for line in report.audit] == ["shuffle gap", "scene cut", "transfer", "static pairs", "reversal",
@@ -177,6 +178,42 @@ def test_few_recordings_are_measured_as_far_as_they_go(model: MotionModel, tmp_p
     assert bool(found.rows) == (recordings == 2)
     assert any("intervals say little" in note for note in found.notes)
     json.dumps([found.flat_rows(), found.to_dict()], allow_nan=False)
+
+
+def test_a_row_says_how_many_recordings_have_a_part_in_it(model: MotionModel, tmp_path: Path) -> None:
+    """Eight of twelve are long enough for a pair, and too short for two pairs that meet."""
+    short = [shortened(moving_square(seed), 4) for seed in range(8)]
+    found = evaluate(model, [*short, *map(moving_square, range(8, 12))], ["down", "right"], cache=tmp_path,
+                     measures=Measures(baselines=(), mlp=False, seeds=1))
+    counts = {row["metric"]: row["n"] for row in found.flat_rows()}
+    assert counts["r2"] == counts["gain_in_pixels"] == 12
+    assert counts["s_pcfc"] == counts["s_pcfc_centred"] == counts["s_pcfc_floor"] == 4
+    assert 4 <= counts["shuffle_gap"] <= 12 and counts["scene_cut"] == 0
+    assert "S-PCFC: only 4 recordings hold two pairs that meet: its intervals say little" in found.notes
+
+
+def shortened(episode: Episode, steps: int) -> Episode:
+    """Its first steps."""
+    assert episode.action is not None
+    return dataclasses.replace(episode, timestamps=episode.timestamps[:steps], action=episode.action[:steps],
+                               images={name: frames[:steps] for name, frames in episode.images.items()},
+                               provenance=episode.provenance[:steps])
+
+
+def test_pairs_across_a_scene_cut_are_not_measured(model: MotionModel, tmp_path: Path) -> None:
+    """Three scenes end to end, as films have them; that nothing moves is measured, that the scene changes is not."""
+    def film(seed: int) -> Episode:
+        scenes = [moving_square(seed + i) for i in range(3)]
+        frames = np.concatenate([scenes[0].images["top"][:], 255 - scenes[1].images["top"][:],
+                                 scenes[2].images["top"][:, ::-1]])
+        return Episode(np.arange(len(frames)) / FPS, {"top": frames}, f"film#{seed}",
+                       action=np.concatenate([scene.action for scene in scenes]))  # type: ignore[misc]
+
+    found = evaluate(model, [film(seed) for seed in range(2)], ["down", "right"], cache=tmp_path, measures=QUICK)
+    assert found.pairs == 2 * 3 * 28
+    assert "8 of 176 pairs lie across 4 scene cuts and are left out" in found.notes
+    still = dataclasses.replace(moving_square(5), images={"top": np.repeat(moving_square(5).images["top"][:1], 30, 0)})
+    assert evaluate(model, [still, moving_square(6)], cache=tmp_path, measures=QUICK).pairs == 2 * 28
 
 
 def test_actions_can_be_chosen_and_still_ones_are_left_out(model: MotionModel, tmp_path: Path) -> None:

@@ -124,9 +124,9 @@ def test_intervals_where_there_is_little_to_go_by() -> None:
 
     alone = jackknife(np.array([[1.0, 4.0]]), first_over_second)
     assert alone.mean == 0.25 and np.isnan([alone.low, alone.high]).all() and str(alone) == "0.250 [too few recordings]"
-    assert jackknife(np.array([[1.0, 4.0]] * 5), first_over_second) == Score(0.25, 0.25, 0.25)
+    assert jackknife(np.array([[1.0, 4.0]] * 5), first_over_second) == Score(0.25, 0.25, 0.25, 5)
     two = jackknife(np.array([[0.0, 1.0], [1.0, 1.0]]), first_over_second, SHARES)
-    assert two == Score(0.5, 0.0, 1.0)
+    assert two == Score(0.5, 0.0, 1.0, 2)
     undefined = jackknife(np.array([[1.0, 2.0], [0.0, 0.0]]), first_over_second)
     assert undefined.mean == 0.5 and np.isnan([undefined.low, undefined.high]).all()
 

@@ -140,7 +140,7 @@ def test_third_and_middle_stay_on_this_side_of_a_cut(tmp_path: Path) -> None:
 
 def test_nothing_left_says_how_much_was_left_out_and_why(tmp_path: Path) -> None:
     still = clip(np.full((20, 32, 32, 3), 80, np.uint8), "still")
-    message = r"none of 18 frame pairs is left to train on: 0 across 0 scene cuts, 18 still; give video in which"
+    message = r"none of 18 frame pairs is left: 0 across 0 scene cuts, 18 still; give video in which"
     with pytest.raises(ComoError, match=message):
         choose([still], tmp_path, 32, GAP_S)
     assert len(choose([still], tmp_path, 32, GAP_S, still_share=0).pairs) == 18

@@ -63,6 +63,10 @@ class Pairs:
         return cls(np.concatenate(first), np.concatenate(second), episode, offsets, np.asarray(timestamps), gap_s,
                    shots=offsets)
 
+    def ends(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and second frames of pairs `index`."""
+        return self.first[index], self.second[index]
+
     def without(self, dropped: np.ndarray, cuts: np.ndarray) -> Pairs:
         """These pairs but those in `dropped`, bool [P]; a new shot begins at each frame of `cuts`, int64."""
         kept = ~dropped

@@ -98,7 +98,7 @@ def select(cache: FrameCache, pairs: Pairs, config: SelectionConfig,
     left = Selection(pairs.without(crossing | ~moved, cuts), cuts, len(pairs), int(crossing.sum()),
                      int((~moved & ~crossing).sum()))
     if not len(left.pairs):
-        raise ComoError(f"none of {left.found:,} frame pairs is left to train on: {left.reasons()}; give video in "
+        raise ComoError(f"none of {left.found:,} frame pairs is left: {left.reasons()}; give video in "
                         "which something moves, a larger gap_s, or lower selection.still_change")
     return left
 

@@ -84,8 +84,8 @@ def _strong_pairs(data: Recordings, encoded: Encoded) -> np.ndarray:
 
 
 def _sides(data: Recordings, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    frames = data.cache.frames
-    return frames[data.pairs.first[chosen]], frames[data.pairs.second[chosen]]
+    first, second = data.pairs.ends(chosen)
+    return data.frames[first], data.frames[second]
 
 
 def _predicted(eye: Eye, frames: np.ndarray, latent: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ from como_core.motion.measure.mlp_probe import mlp
 from como_core.motion.measure.probe import Probe, run_probe
 from como_core.motion.measure.probe_store import ProbeStore
 from como_core.motion.measure.question import Question
-from como_core.motion.measure.recordings import Recordings
+from como_core.motion.measure.recordings import FEW, Recordings
 from como_core.motion.measure.report import Evaluation, ProbeRow
 from como_core.motion.model import MotionModel
 from como_core.motion.targets import Target
@@ -111,7 +111,8 @@ def _probes(model: MotionModel, data: Recordings, question: Question, latent: np
     found: dict[str, list[Probe]] = {}
     for name in measures.baselines:
         if given.there(name):
-            key = (name, given.identity(name), data.cache.path.name, question.rows, target, *seeds, measures.mlp)
+            key = (name, given.identity(name), data.cache.path.name, *data.pairs.ends(question.rows), target, *seeds,
+                   measures.mlp)
             found[name] = store.probes(key, lambda name=name: run(name, given.features(name)))  # type: ignore[misc]
     found["z"] = run("z", latent[question.rows])
     rgb = found.get(baselines.RGB_DIFFERENCE)
@@ -131,6 +132,9 @@ def _consistency(eye: Eye, data: Recordings, encoded: Encoded) -> list[Consisten
         data.notes.append("no recording is two gaps long, so there is no S-PCFC")
         return []
     found = [latent_consistency(eye, data.cache.frames, triples, encoded.latent)]
+    if (few := found[0].raw.recordings) < min(FEW, len(np.unique(data.pairs.episode))):
+        data.notes.append(f"S-PCFC: only {few} recording{'' if few == 1 else 's'} hold two pairs that meet: its "
+                          "intervals say little")
     if data.state is not None:
         ends = (triples.before, triples.middle, triples.after)
         known = np.all([np.isfinite(data.state[end]).all(axis=1) for end in ends], axis=0)

@@ -90,4 +90,4 @@ def reconstruction_gain(encoded: Encoded, episode: np.ndarray) -> Score:
     known = np.isfinite(encoded.error)
     sums = sums_by_recording(np.stack([encoded.error[known], encoded.copying[known]], axis=1), episode[known])
     found = ratio_of(sums, NOT_NEGATIVE)
-    return Score(1 - found.mean, 1 - found.high, 1 - found.low)
+    return Score(1 - found.mean, 1 - found.high, 1 - found.low, found.recordings)

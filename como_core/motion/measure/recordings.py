@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from como_core.formats.cache import FrameCache
 from como_core.formats.source_files import split_source
 from como_core.motion.model import MotionModel
 from como_core.motion.pairs import Pairs
-from como_core.training.progress import track
+from como_core.motion.selection import select
+from como_core.training.progress import Progress, track
 
 # With fewer recordings an interval over them says little.
 FEW = 10
@@ -42,18 +44,26 @@ class Recordings:
 
     @classmethod
     def of(cls, model: MotionModel, episodes: Sequence[Episode], camera: str | None, folder: Path) -> Recordings:
-        """Cut pairs from `episodes`, decoded once into `folder`. Raises ComoError where no pair is left."""
+        """Cut pairs from `episodes`, none across a scene cut, decoded once into `folder`.
+
+        Raises ComoError where no pair is left.
+        """
         cache = FrameCache.build(episodes, camera, model.config.image_size, folder,
                                  functools.partial(track, title="decoding", unit="frames"))
         held = [episodes[i] for i in cache.held]
         pairs = Pairs.build(cache.timestamps, cache.offsets, model.config.gap_s)
-        measured = len(np.unique(pairs.episode))
         notes = []
+        rules = dataclasses.replace(model.config.selection, still_share=0.0)  # that nothing moves is an answer, too
+        chosen = select(cache, pairs, rules, lambda count: Progress(count, "looking for cuts", "frames"))
+        if chosen.crossing:
+            notes.append(f"{chosen.crossing:,} of {chosen.found:,} pairs lie across {len(chosen.cuts):,} scene cuts "
+                         "and are left out")
+        pairs, measured = chosen.pairs, len(np.unique(chosen.pairs.episode))
         if cache.left_out:
             notes.append(f"{len(cache.left_out)} of {len(episodes)} recordings gave no pictures")
         if measured < len(held):
             notes.append(f"{len(held) - measured} of {len(held)} recordings hold no two frames that are "
-                         f"{model.config.gap_s:g} s apart")
+                         f"{model.config.gap_s:g} s apart{' in one scene' if chosen.crossing else ''}")
         if measured < FEW:
             notes.append(f"only {measured} recording{'' if measured == 1 else 's'}: intervals say little")
         return cls(cache, pairs, held, _states(held, notes), notes)

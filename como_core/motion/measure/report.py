@@ -75,30 +75,30 @@ class Evaluation:
         return plain
 
     def flat_rows(self, preset: str = "", split: str = "", command: str = "") -> list[dict[str, Any]]:
-        """A row for each number, ready for JSON: `mean`, `low`, `high` over `n` recordings and `seeds` probe seeds.
+        """A row for each number, ready for JSON: `mean`, `low`, `high` over the `n` recordings that have a part in it
+        and `seeds` probe seeds.
 
         Every row has the keys preset, split, section (probe, consistency, reconstruction or audit), features, metric,
         mean, low, high, n, seeds, verdict, command; what does not apply is None.
         """
-        found: list[tuple[str, str, str, Score | None, int, str | None]] = []
+        found: list[tuple[str, str, str, Score | None, str | None]] = []
         for row in self.rows:
             scores = {"r2": row.r2, "lp_mse": row.mse, "mlp_r2": row.mlp_r2, "mlp_mse": row.mlp_mse}
-            found += [("probe", row.features, name, score, self.labelled, None)
+            found += [("probe", row.features, name, score, None)
                       for name, score in scores.items() if score is not None]
         if self.gain is not None:
-            found.append(("probe", "z", "r2_gain_over_rgb_difference", self.gain, self.labelled, None))
+            found.append(("probe", "z", "r2_gain_over_rgb_difference", self.gain, None))
         for line in self.consistency:
             scores = {"s_pcfc": line.raw, "s_pcfc_centred": line.centred, "s_pcfc_floor": line.floor}
-            found += [("consistency", line.features, name, score, self.episodes, None)
-                      for name, score in scores.items()]
-        found.append(("reconstruction", "z", f"gain_in_{self.predicts}", self.reconstruction_gain, self.episodes, None))
-        found += [("audit", "z", line.name.replace(" ", "_"), line.value, self.episodes, line.verdict)
+            found += [("consistency", line.features, name, score, None) for name, score in scores.items()]
+        found.append(("reconstruction", "z", f"gain_in_{self.predicts}", self.reconstruction_gain, None))
+        found += [("audit", "z", line.name.replace(" ", "_"), line.value, line.verdict)
                   for line in self.audit]
         keys = ("section", "features", "metric", "mean", "low", "high", "n", "seeds", "verdict")
         rows = []
-        for section, features, metric, score, count, verdict in found:
-            numbers = (None, None, None) if score is None else (score.mean, score.low, score.high)
-            values = (section, features, metric, *numbers, count, self.seeds if section == "probe" else 1, verdict)
+        for section, features, metric, score, verdict in found:
+            numbers = (None, None, None, 0) if score is None else (score.mean, score.low, score.high, score.recordings)
+            values = (section, features, metric, *numbers, self.seeds if section == "probe" else 1, verdict)
             rows.append({"preset": preset, "split": split, **dict(zip(keys, values, strict=True)), "command": command})
         plain: list[dict[str, Any]] = _plain(rows)
         return plain
