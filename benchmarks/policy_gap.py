@@ -42,7 +42,7 @@ def markdown(rows: list[Row]) -> str:
         if r.get("task") == "all":
             key = *_key(r), r["tasks"], r["starts"]
             gap = gaps.get(key)
-            closed = "" if gap is None else f"{gap['gap_closed']:.0%} [{gap['low']:.0%}, {gap['high']:.0%}]"
+            closed = "" if gap is None else f"{gap['gap_closed']:.0%} [{_bound(gap['low'])}, {_bound(gap['high'])}]"
             what = " | ".join(str(r[name]) for name in names)
             rate = f"{r['k']}/{r['n']} = {r['success']:.1%} [{r['low']:.1%}, {r['high']:.1%}]"
             points = " | ".join("" if r is None else
@@ -65,6 +65,14 @@ def markdown_by_task(rows: list[Row], tasks: int, starts: int, methods: Sequence
                                if (r["task"], r["method"]) == (task, method)) for method in shown]
             lines.append(f"| {task.removesuffix('-v3')} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _known(bound: float) -> float | None:
+    return float(bound) if np.isfinite(bound) else None
+
+
+def _bound(value: float | None) -> str:
+    return "unbounded" if value is None else f"{value:.0%}"
 
 
 def _key(run: Row) -> tuple[Any, ...]:
@@ -101,7 +109,11 @@ def _by_task(run: Row) -> list[Row]:
 
 
 def _gap(runs: list[Row], key: tuple[Any, ...]) -> Row | None:
-    """Row of gap_closed; None for what it is measured against, and where that is not there for the same seeds."""
+    """Row of gap_closed; None for what it is measured against, and where that is not there for the same seeds.
+
+    Where seeds and start states are drawn so that the oracle is not ahead of no video, there is no gap, and the share
+    has no bound on the side on which the method is. `low` or `high` is None where that is so of the interval's end.
+    """
     family, method, labels, tried = key
     if method in (ALONE, ORACLE):
         return None
@@ -109,13 +121,13 @@ def _gap(runs: list[Row], key: tuple[Any, ...]) -> Row | None:
     if not seeds:
         return None
     drawn = _resampled(three)
-    closed = [(with_video - without) / (best - without) if best > without else np.nan
+    closed = [(with_video - without) / (best - without) if best > without else np.copysign(np.inf, with_video - without)
               for with_video, without, best in drawn]
-    low, high = np.nanpercentile(closed, [2.5, 97.5])
+    low, high = np.percentile(closed, [2.5, 97.5], method="nearest")  # none lies between a share and an unbounded one
     with_video, without, best = three.mean(axis=(1, 2, 3))
     share = (with_video - without) / (best - without) if best > without else float("nan")
     same = next(run for run in runs if _whole_key(run) == key)
-    return {**_head(same), "gap_closed": float(share), "mean": float(share), "low": float(low), "high": float(high),
+    return {**_head(same), "gap_closed": float(share), "mean": float(share), "low": _known(low), "high": _known(high),
             "n": int(three[0].size), "seeds": len(seeds)}
 
 

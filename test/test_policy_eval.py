@@ -12,7 +12,7 @@ import pytest
 from policy_data import untrained
 
 from como_core.cli.main import main
-from como_core.evaluation.report import comparison_rows, strip_sheet, success_rows
+from como_core.evaluation.report import comparison_rows, comparison_table, strip_sheet, success_rows
 from como_core.formats.png import read_png, write_png
 from como_core.formats.trials import Trial, TrialLog
 from como_core.formats.video import read_video
@@ -244,6 +244,9 @@ def test_a_comparison_counts_what_one_alone_achieved() -> None:
         ("a", 2, 1), ("b", 0, 0), ("all", 2, 1)]
     assert rows[2]["difference"] == pytest.approx(1 / 6)
     assert rows[2]["p"] == 1.0 and rows[2]["low"] < 1 / 6 < rows[2]["high"]
+    assert "fewer than 50 trials" in str(comparison_table("run", "other", rows).caption)
+    many = comparison_rows(_trials("+" * 50, "a"), _trials("-" * 50, "a"))
+    assert comparison_table("run", "other", many).caption is None
 
 
 def test_a_sheet_shows_some_of_each_outcome(tmp_path: Path) -> None:

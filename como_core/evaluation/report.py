@@ -12,6 +12,7 @@ from rich.table import Table
 
 from como_core.errors import ComoError
 from como_core.evaluation.page import stacked
+from como_core.evaluation.statistics import FEW_PAIRS
 from como_core.evaluation.trials import Comparison, compare, rate
 from como_core.formats.png import read_png
 from como_core.formats.trials import Trial
@@ -65,6 +66,8 @@ def comparison_table(run: str, against: str, rows: Sequence[Row]) -> Table:
     """The table of `comparison_rows`."""
     table = _table(f"{run} minus {against}, same start states", "environment", "run", "against", "difference",
                    "95 % paired", "only run", "only against", "McNemar p")
+    if any(int(row["n"] or 0) < FEW_PAIRS for row in rows):
+        table.caption = f"With fewer than {FEW_PAIRS} trials the interval is too narrow: go by McNemar's p."
     for row in rows:
         table.add_row(str(row["env"]), f"{row['k']} / {row['n']}", f"{row['k_against']} / {row['n']}",
                       f"{_points(row['difference'])} points", f"{_points(row['low'])} to {_points(row['high'])}",
