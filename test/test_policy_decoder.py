@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from policy_data import INTERFACE, LATENT, MIXING, config, demonstrations, episode, videos
+from transforms3d.euler import euler2quat
 
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
+from como_core.interface import Action, Gripper
+from como_core.interface.names import POSE_FIELDS
 from como_core.policy.cotraining import CotrainingConfig, prepare_video
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, nearest_labelled
 
@@ -26,6 +30,38 @@ def test_decoder_recovers_the_velocity_and_leaves_a_constant_gripper_alone() -> 
     assert error < 0.2 * truth.action[labelled, :2].var(), "most of the velocity is in the latents"
     np.testing.assert_allclose(action[:, 2], 1.0, atol=0.01)
     assert np.all(confidence > 0) and np.all(confidence <= 1)
+
+
+def turning(seed: int, sign: Callable[[np.ndarray], np.ndarray | float]) -> Episode:
+    """A hand that points down and turns a little; `sign` chooses q or -q of each quaternion [T, 4]."""
+    given = episode("left", seed)
+    angles = np.linspace(0, 1, len(given))
+    turns = np.array([euler2quat(np.pi - 0.05 + 0.1 * t, 0, 0.3 * t) for t in angles])[:, [1, 2, 3, 0]]
+    action = np.column_stack([np.zeros((len(given), 3)), turns * sign(turns), np.zeros(len(given))])
+    latent = np.column_stack([angles, np.sin(3 * angles), np.zeros((len(given), LATENT - 2))])
+    return dataclasses.replace(given, action=action.astype(np.float32), latent=latent.astype(np.float32))
+
+
+@pytest.mark.parametrize("signs", [
+    [lambda q: 1.0] * 4, [lambda q: 1.0, lambda q: -1.0] * 2, [lambda q: np.where(q[:, 3:] < 0, -1.0, 1.0)] * 4,
+], ids=["continuous", "either sign", "w >= 0"])
+def test_rotations_are_decoded_whatever_sign_their_quaternions_have(
+        signs: list[Callable[[np.ndarray], np.ndarray | float]]) -> None:
+    robot = dataclasses.replace(INTERFACE, action=Action("ee_pose", "pose", "command", POSE_FIELDS, 20.0,
+                                                        gripper=Gripper("gripper")))
+    truth = turning(50, signs[0])
+    demos = [turning(seed, sign) for seed, sign in enumerate(signs)]
+    found = prepare_video(demos, [truth.as_video()], robot, CotrainingConfig("decoded"))
+    assert found is not None and found.fit is not None and truth.action is not None
+    made = found.episodes[0]
+    assert made.action is not None and made.action.shape == (24, 8) and made.confidence is not None
+    turns, true = made.action[:, 3:7], truth.action[:, 3:7]
+    np.testing.assert_allclose(np.linalg.norm(turns, axis=1), 1.0, atol=1e-5)
+    off_deg = np.degrees(2 * np.arccos(np.clip(np.abs((turns * true).sum(1)), 0, 1)))
+    assert off_deg[:-2].max() < 3.0, "of 17 that the hand turns by"
+    assert np.all((turns[1:] * turns[:-1]).sum(1) > 0), "and the sign does not flip between steps"
+    np.testing.assert_allclose(made.action[:, [0, 1, 2, 7]], 0.0, atol=1e-5)
+    assert len(found.fit.r2) == 10 and made.confidence.min() > 0.3
 
 
 def test_no_motion_in_the_picture_is_no_velocity_even_where_the_demonstrations_never_rested() -> None:

@@ -14,6 +14,7 @@ from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 from como_core.formats.lazy import CAMERA
 from como_core.interface import Interface
+from como_core.policy.action_space import ActionSpace
 from como_core.policy.data import check_actions, check_cameras
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit, require_labels, require_latents
 
@@ -149,7 +150,7 @@ def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], inter
     if all(_labelled_by_others(video) for video in videos):
         return Video(list(videos), list(videos))
     velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
-    decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities)
+    decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities, ActionSpace.of(interface))
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     known = [_labelled_by_others(video) or (video.instruction or "") in decoder.instructions for video in videos]
     given = [video for video, usable in zip(videos, known, strict=True) if usable]

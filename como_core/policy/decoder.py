@@ -3,7 +3,8 @@
 Fitted on the labelled few: an ensemble of small networks predicts each action value as a distance from a centre, in
 spreads. A velocity's centre is rest and its spread is that of all demonstrations: no motion in the picture means no
 motion of the arm, in every task. Any other value has the mean and spread that the demonstrations of its instruction
-gave it: a gripper that stays shut stays shut, whatever the latents say.
+gave it: a gripper that stays shut stays shut, whatever the latents say. A quaternion counts as the six numbers that a
+policy learns of it (action_space): q and -q are one rotation, and their mean is none.
 
 How strongly the networks are regularised is chosen for each action value by leaving whole episodes out, since what
 latents do not tell, such as a gripper that hardly moves, needs another strength than what they do. How much of a value
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from como_core.bounds import ABOVE_0, COUNT, FROM_0, SEED, SHARE, Bounds, require_bounds
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
+from como_core.policy.action_space import ActionSpace
 
 MIN_SPREAD = 1e-3  # of the action's spread over all demonstrations: keeps a constant value's residual finite
 
@@ -58,7 +60,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well left-out episodes were decoded. Lists have an item per action value.
+    """How well left-out episodes were decoded. Lists have an item per action value, as ActionSpace encodes them.
 
     r2           before gains
     input_noise  the strength that was chosen
@@ -80,16 +82,19 @@ class ActionDecoder:
     """Decodes episodes with latents into actions; `fit` makes one."""
 
     def __init__(self, config: DecoderConfig, instructions: tuple[str, ...], latent: tuple[np.ndarray, np.ndarray],
-                 centre: np.ndarray, spread: np.ndarray) -> None:
-        self._config, self.instructions = config, instructions
+                 centre: np.ndarray, spread: np.ndarray, space: ActionSpace) -> None:
+        self._config, self.instructions, self._space = config, instructions, space
         self._latent_mean, self._latent_scale = latent
-        self._centre, self._spread = centre, spread  # [tasks, A] each
+        self._centre, self._spread = centre, spread  # [tasks, A] each, encoded
         self._networks: _Ensemble | None = None  # `members` for each strength that a value chose, weakest first
         self.fitted: Fit | None = None
 
     @classmethod
-    def fit(cls, demonstrations: Sequence[Episode], config: DecoderConfig, velocities: int = 0) -> ActionDecoder:
+    def fit(cls, demonstrations: Sequence[Episode], config: DecoderConfig, velocities: int = 0,
+            space: ActionSpace | None = None) -> ActionDecoder:
         """From demonstrations with measured actions and latents; the first `velocities` action values are velocities.
+
+        space  that of the robot; None where its actions hold no rotation
 
         Raises ComoError, naming the file, where a demonstration has no latents or latents of another size, and where
         the settings make the networks diverge.
@@ -98,7 +103,9 @@ class ActionDecoder:
         instructions = tuple(sorted({e.instruction or "" for e in demonstrations}))
         latents = np.concatenate([e.latent for e in demonstrations])
         task = np.concatenate([np.full(len(e), instructions.index(e.instruction or "")) for e in demonstrations])
-        action = np.concatenate([e.action for e in demonstrations])
+        given = np.concatenate([e.action for e in demonstrations])
+        space = space or ActionSpace((), given.shape[1])
+        action = space.encode(given)
         known = np.concatenate([e.provenance == Provenance.MEASURED for e in demonstrations])
         centre = np.stack([action[known & (task == i)].mean(0) for i in range(len(instructions))])
         spread = np.stack([action[known & (task == i)].std(0) for i in range(len(instructions))])
@@ -106,7 +113,8 @@ class ActionDecoder:
         spread[:, :velocities] = action[known].std(0)[:velocities]
         spread = np.maximum(spread, MIN_SPREAD * np.maximum(action[known].std(0), 1e-6))
         labelled = latents[np.concatenate([e.trust > 0 for e in demonstrations])]
-        decoder = cls(config, instructions, (labelled.mean(0), labelled.std(0) + 1e-6), centre, spread)
+        decoder = cls(config, instructions, (labelled.mean(0), labelled.std(0) + 1e-6), centre, spread,
+                      space)
         inputs = torch.cat([decoder._inputs(e, size) for e in demonstrations])
         target = torch.from_numpy(((action - centre[task]) / spread[task]).astype(np.float32))
         fold = _folds(demonstrations, config.folds)
@@ -137,7 +145,7 @@ class ActionDecoder:
         residual = self.fitted.residual
         confidence = self._believed(episode) * residual / (residual + predicted.var(0).mean(-1))
         action = predicted.mean(0) * self._spread[task] + self._centre[task]
-        return action.astype(np.float32), confidence.astype(np.float32)
+        return self._space.decode(action), confidence.astype(np.float32)
 
     def _believed(self, episode: Episode) -> np.ndarray:
         """How far the latent of each step is believed, [T] in [0, 1]; behind the last one, as that is."""

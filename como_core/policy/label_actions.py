@@ -16,6 +16,7 @@ from como_core.formats.labels import read_labels, with_labels
 from como_core.formats.manifest import located, read_manifest
 from como_core.formats.rosbag import frame_log_ns, frame_stamps_ns, read_bag
 from como_core.interface import Interface
+from como_core.policy.action_space import ActionSpace
 from como_core.policy.cotraining import VELOCITY_KINDS
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit
 from como_core.policy.sources import open_training_data
@@ -43,7 +44,7 @@ def add_pseudo_actions(folder: str | Path, demos: Sequence[Path], interface: Int
     folder = Path(folder)
     data = open_training_data(demos, [folder], interface)
     velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
-    decoder = ActionDecoder.fit(data.demonstrations, config or DecoderConfig(), velocities)
+    decoder = ActionDecoder.fit(data.demonstrations, config or DecoderConfig(), velocities, ActionSpace.of(interface))
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     written, skipped = [], []
     for entry in read_manifest(folder).labelled:
