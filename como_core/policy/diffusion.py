@@ -72,6 +72,13 @@ class DdimSampler(Sampler):
             num_train_timesteps=DDIM_TRAIN_STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction",
             clip_sample=False, rescale_betas_zero_snr=True, timestep_spacing="trailing")
         self._scheduler.set_timesteps(steps)
+        # Where `steps` does not divide DDIM_TRAIN_STEPS, diffusers goes back by another interval than that between its
+        # timesteps, and some numbers of steps get a timestep more. So the noise levels of these timesteps are made a
+        # schedule of their own, in which the step before is the next of the list.
+        self._visited = self._scheduler.timesteps[:steps]
+        self._levels = DDIMScheduler(num_train_timesteps=steps, prediction_type="v_prediction", clip_sample=False)
+        self._levels.set_timesteps(steps)
+        self._levels.alphas_cumprod = self._scheduler.alphas_cumprod[self._visited.flip(0)]
 
     def noised(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
         steps = (uniform * DDIM_TRAIN_STEPS).long()
@@ -80,11 +87,11 @@ class DdimSampler(Sampler):
 
     def sample(self, predict: Predict, noise: Tensor, prefix: Tensor | None = None) -> Tensor:
         x = noise
-        for step in self._scheduler.timesteps:
+        for step, level in zip(self._visited, self._levels.timesteps, strict=True):
             clean = float(self._scheduler.alphas_cumprod[int(step)])
             x = _held(x, noise, prefix, clean**0.5, (1 - clean) ** 0.5)
             time = torch.full((len(x),), (int(step) + 1) / DDIM_TRAIN_STEPS, device=x.device)
-            x = self._scheduler.step(predict(x, time), int(step), x, return_dict=False)[0]
+            x = self._levels.step(predict(x, time), int(level), x, return_dict=False)[0]
         return _held(x, noise, prefix, 1.0, 0.0)
 
 
