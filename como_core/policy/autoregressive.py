@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from como_core.policy.config import PolicyConfig
-from como_core.policy.losses import weighted_error
+from como_core.policy.losses import shared_error
 from como_core.policy.network import Cache, Transformer
 
 
@@ -48,7 +48,7 @@ class AutoregressiveHead(nn.Module):
         seen = self._seen(self.action_into, self.action_unseen, batch["action"], weight)
         if self.latent_into is None:
             tokens = torch.cat((self.begin(context)[:, None], seen[:, :-1]), 1)
-            return {"loss": weighted_error(self.action_out(self._run(tokens, context)), batch["action"], weight)}
+            return {"loss": shared_error(self.action_out(self._run(tokens, context)), batch["action"], weight)}
         of_latent = batch["latent_weight"]
         motion = self._seen(self.latent_into, self.latent_unseen, batch["latent"], of_latent)
         if self._mode == "heads":
@@ -58,8 +58,8 @@ class AutoregressiveHead(nn.Module):
             pairs = torch.stack((motion, seen), 2).flatten(1, 2)  # latent, action, latent, action ...
             hidden = self._run(torch.cat((self.begin(context)[:, None], pairs[:, :-1]), 1), context)
             for_latent, for_action = hidden[:, 0::2], hidden[:, 1::2]
-        terms = {"action": weighted_error(self.action_out(for_action), batch["action"], weight),
-                 "latent": weighted_error(self.latent_out(for_latent), batch["latent"], of_latent)}
+        terms = {"action": shared_error(self.action_out(for_action), batch["action"], weight),
+                 "latent": shared_error(self.latent_out(for_latent), batch["latent"], of_latent)}
         return {"loss": terms["action"] + self._latent_weight * terms["latent"], **terms}
 
     def sample(self, context: Tensor, prefix: Tensor | None) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from como_core.policy.config import PolicyConfig
 from como_core.policy.denoiser import Denoiser
 from como_core.policy.diffusion import make_sampler
-from como_core.policy.losses import weighted_error
+from como_core.policy.losses import shared_error
+from como_core.training.ranks import processes
 
 
 class DiffusionHead(nn.Module):
@@ -66,10 +67,12 @@ class DiffusionHead(nn.Module):
 
     def _error(self, denoiser: Denoiser, stream: str, context: Tensor, chunk: Tensor, weight: Tensor) -> Tensor:
         if not len(chunk):
-            return context.sum() * 0.0
+            # Others may have some, and DDP waits for a gradient of every parameter; alone, what nothing trains stays.
+            used = (context, *denoiser.parameters()) if processes() > 1 else (context,)
+            return shared_error(chunk, chunk, weight) + sum(part.sum() for part in used) * 0.0
         context, chunk, weight = (x.repeat_interleave(self._draws, 0) for x in (context, chunk, weight))
         example = self._sampler.noised(chunk, torch.randn_like(chunk), self._times(len(chunk), chunk.device))
-        return weighted_error(denoiser(example.noisy, example.time, context, stream), example.target, weight)
+        return shared_error(denoiser(example.noisy, example.time, context, stream), example.target, weight)
 
     def _joint_loss(self, context: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         assert self.unknown is not None
@@ -81,8 +84,8 @@ class DiffusionHead(nn.Module):
         example = self._sampler.noised(chunk, torch.randn_like(chunk), self._times(len(chunk), chunk.device))
         seen = torch.where((of_action > 0)[..., None], example.noisy[..., :size], self.unknown)
         predicted = self.denoiser(torch.cat((seen, example.noisy[..., size:]), -1), example.time, context)
-        terms = {"action": weighted_error(predicted[..., :size], example.target[..., :size], of_action),
-                 "latent": weighted_error(predicted[..., size:], example.target[..., size:], of_latent)}
+        terms = {"action": shared_error(predicted[..., :size], example.target[..., :size], of_action),
+                 "latent": shared_error(predicted[..., size:], example.target[..., size:], of_latent)}
         return {"loss": terms["action"] + self._latent_weight * terms["latent"], **terms}
 
     def _times(self, count: int, device: torch.device) -> Tensor:
