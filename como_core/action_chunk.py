@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from como_core.interface import Interface
+
+# What is due may come this share of a period early at most: header stamps jitter, and a hair before the stamp is at it.
+STAMP_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Observation:
     prefix       float32 [P, A]: actions that will be carried out whatever is predicted, the first due at stamp_s and
                  the others one control period apart; for policies that continue a motion (real-time chunking). None
                  where nothing was commanded yet
-    past         pictures of earlier moments, as `images`: one for each of the policy's `history_s`, in its order
+    past         pictures of earlier moments, as `images`: one for each of the policy's `history_s`, in its order, by
+                 `history_rows`
     """
 
     stamp_s: float
@@ -66,3 +70,18 @@ class Policy(Protocol):
 def history_of(policy: Policy) -> tuple[float, ...]:
     """How long before the newest pictures a policy wants those of `Observation.past`, seconds; () for most."""
     return tuple(getattr(policy, "history_s", ()))
+
+
+def history_rows(stamps_s: np.ndarray, history_s: Sequence[float], now_s: np.ndarray | None = None) -> np.ndarray:
+    """Which of the pictures of `stamps_s` [T] a policy sees at each of `now_s` [N], int64 rows [N, 1 + lags].
+
+    The newest one, then for each lag the newest that is at least so many seconds old, less a quarter of a period (the
+    median between pictures); the first one where there is none. In training, in trials, along recordings and on the
+    robot alike.
+
+    now_s  at each picture where None
+    """
+    lags = np.array([0.0, *history_s])
+    period = np.median(np.diff(stamps_s)) if len(stamps_s) > 1 else 0.0
+    due = (stamps_s if now_s is None else now_s)[:, None] - lags + STAMP_TOLERANCE * period
+    return np.maximum(np.searchsorted(stamps_s, due, side="right") - 1, 0)

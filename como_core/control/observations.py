@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from como_core.action_chunk import Observation
+from como_core.action_chunk import Observation, history_rows
 from como_core.errors import ComoError
 from como_core.interface import Interface, state_vector
 
@@ -116,16 +116,11 @@ class ObservationBuffer:
         if self._interface.state:
             values = {name: _at(history, stamp_s) for name, history in self._states.items()}
             state = state_vector(self._interface, values)
-        now, *past = ({name: _last_before(images, stamp_s - lag_s).decode for name, images in self._images.items()}
-                      for lag_s in (0.0, *self._history_s))
+        rows = {name: history_rows(np.array([image.stamp_s for image in images]), self._history_s,
+                                   np.array([stamp_s]))[0].tolist() for name, images in self._images.items()}
+        now, *past = ({name: images[rows[name][moment]].decode for name, images in self._images.items()}
+                      for moment in range(1 + len(self._history_s)))
         return Snapshot(stamp_s, newest.arrival_s, now, state, self.instruction, past=tuple(past))
-
-
-def _last_before(images: deque[_Image], stamp_s: float) -> _Image:
-    """The newest image of `stamp_s` or before; the oldest one where there is none, as training repeats the first."""
-    # A quarter of a frame early is in time: header stamps jitter, as in training.
-    early_s = 0.25 * (images[-1].stamp_s - images[-2].stamp_s) if len(images) > 1 else 0.0
-    return next((image for image in reversed(images) if image.stamp_s <= stamp_s + early_s), images[0])
 
 
 def _at(history: deque[tuple[float, np.ndarray]], stamp_s: float) -> np.ndarray:

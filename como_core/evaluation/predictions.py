@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from como_core.action_chunk import ActionChunk, Observation, Policy, history_of
+from como_core.action_chunk import ActionChunk, Observation, Policy, history_of, history_rows
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.source_files import printable
@@ -65,9 +65,8 @@ def observation_at(episode: Episode, step: int, cameras: Sequence[str], history_
                    ) -> Observation:
     """What a policy would have been given at a step of an episode; before the start there is only the start."""
     stamp_s = float(episode.timestamps[step])
-    earlier = np.searchsorted(episode.timestamps, stamp_s - np.array(history_s) + _ROUNDING_S, side="right") - 1
-    now, *past = ({name: episode.images[name][index] for name in cameras}
-                  for index in (step, *np.maximum(earlier, 0).tolist()))
+    rows = history_rows(episode.timestamps, history_s, episode.timestamps[[step]])[0]
+    now, *past = ({name: episode.images[name][row] for name in cameras} for row in rows.tolist())
     state = None if episode.state is None else episode.state[step]
     return Observation(stamp_s, now, state, episode.instruction, past=tuple(past))
 

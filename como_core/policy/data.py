@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from como_core.action_chunk import STAMP_TOLERANCE, history_rows
 from como_core.episode import Episode, Provenance
 from como_core.errors import ComoError
 from como_core.formats.cache import camera_frames, contents
 from como_core.interface import Interface
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.normaliser import Normaliser
-
-# A step is due this share of a period early at most: header stamps jitter, and a hair before the stamp is at the stamp.
-STAMP_TOLERANCE = 0.25
 
 
 def check_demonstrations(episodes: Sequence[Episode], interface: Interface, use_state: bool) -> None:
@@ -91,16 +89,6 @@ def chunk_rows(timestamps: np.ndarray, steps: int, rate_hz: float) -> np.ndarray
     due = timestamps[:, None] + np.arange(steps) / rate_hz
     rows = np.searchsorted(timestamps, due + STAMP_TOLERANCE / rate_hz, side="right") - 1
     return np.where(due < timestamps[-1] + 1 / rate_hz, rows, -1)
-
-
-def history_rows(timestamps: np.ndarray, history_s: Sequence[float]) -> np.ndarray:
-    """For each step the rows of the pictures that it sees, int64 [T, 1 + lags]: its own, then the newest that is at
-    least so many seconds old, or the first one of the episode.
-    """
-    lags = np.array([0.0, *history_s])
-    period = np.median(np.diff(timestamps)) if len(timestamps) > 1 else 0.0
-    due = timestamps[:, None] - lags + STAMP_TOLERANCE * period
-    return np.maximum(np.searchsorted(timestamps, due, side="right") - 1, 0)
 
 
 @dataclass(frozen=True)

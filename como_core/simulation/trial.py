@@ -14,11 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from como_core.action_chunk import ActionChunk, Observation
+from como_core.action_chunk import ActionChunk, Observation, history_rows
 from como_core.simulation.chunk_player import ChunkPlayer, Timing, goes_on
 from como_core.simulation.environment import Env, SimulationError
-
-_ROUNDING = 1e-3  # periods
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class TrialRun:
     def __init__(self, env: Env, seed: int, horizon: int | None = None, timing: Timing | None = None,
                  history_s: Sequence[float] = ()) -> None:
         self._env = env
-        self._lags = [math.ceil(lag / env.period_s - _ROUNDING) for lag in history_s]
+        reach = math.ceil(max(history_s, default=0.0) / env.period_s) + 1
+        self._lags = (reach - history_rows(env.period_s * np.arange(reach + 1), history_s)[-1, 1:]).tolist()
         self._seen: dict[int, Mapping[str, np.ndarray]] = {}  # period -> pictures that a later observation needs
         self.timing = timing or Timing.real_time(env.period_s)
         self._horizon = round(env.time_limit_s / env.period_s) if horizon is None else horizon
