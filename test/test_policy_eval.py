@@ -165,6 +165,28 @@ def test_every_environment_is_looked_at_before_any_trial(runs: tuple[Path, Path]
     assert f"--trials 2: {PUSH} has 1 start states" in said and not out.exists(), said
 
 
+def test_an_instruction_that_a_policy_does_not_know_is_said_before_any_trial(
+        runs: tuple[Path, Path], tmp_path: Path, capsys: Capture) -> None:
+    """Whichever of the policies does not know it, and whatever place its environment has."""
+    both, out = untrained(tmp_path / "both", ROBOT, ("reach", "push")), tmp_path / "out"
+    for words in ([runs[0]], [both, "--against", runs[0]]):
+        shutil.rmtree(runs[0] / "eval", ignore_errors=True)
+        assert _eval(words[0], "--env", REACH, PUSH, "-o", out, *words[1:]) == 2
+        said = capsys.readouterr().err
+        assert f"como: --env {PUSH}: {runs[0]}: instruction 'push' is not one" in said, said
+        assert not out.exists() and not (runs[0] / "eval").exists(), "trials of the first environment were run"
+
+
+def test_a_policy_that_knows_no_action_is_not_tried(tmp_path: Path, capsys: Capture) -> None:
+    run = untrained(tmp_path / "run", ROBOT, ("reach",))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("demonstrations: 1", "demonstrations: 0"))
+    assert _eval(run) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"como: --env {REACH}: {run} was trained without any action"), said
+    assert not (run / "eval").exists()
+
+
 def test_a_policy_tried_under_other_conditions_is_refused_before_any_trial(
         runs: tuple[Path, Path], tmp_path: Path, capsys: Capture) -> None:
     other, out = tmp_path / "other", tmp_path / "out"

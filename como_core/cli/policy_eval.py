@@ -117,13 +117,14 @@ class _Plan:
         import torch
 
         from como_core.formats.trials import trials_under
-        from como_core.policy.checkpoint import load_policy
+        from como_core.policy.checkpoint import PolicyError, load_policy
         from como_core.simulation.environment import check_env, seen_from
         from como_core.simulation.rollout import env_for, periods_of
 
         if self.device == "cpu":
             torch.set_num_threads(1)  # as in processes of their own: simulators and networks share the cores
-        interface = load_policy(policy, self.device).interface
+        loaded = load_policy(policy, self.device)
+        interface = loaded.interface
         known: dict[object, str] = {}
         for name in self.envs:
             check_env(name)
@@ -138,6 +139,10 @@ class _Plan:
             if env.starts is not None and len(self.seeds) > env.starts:
                 raise ComoError(f"--trials {len(self.seeds)}: {env.name} has {env.starts} start states; trying one "
                                 "twice tells nothing new")
+            try:
+                loaded.require_instruction(env.instruction)
+            except PolicyError as error:
+                raise PolicyError(f"--env {name}: {error}") from error
         trials_under(folder / LOG, self.conditions(policy))
 
     def run(self, policy: Path, folder: Path, films: bool = False) -> list[Trial]:

@@ -79,6 +79,11 @@ class TrainedPolicy:
         state = np.zeros(self._interface.state_size, np.float32) if self._config.policy.observation.state else None
         self.predict(Observation(0.0, images, state, self.instructions[0], past=(images,) * len(self.history_s)))
 
+    def require_instruction(self, instruction: str) -> None:
+        """Raise PolicyError, as `predict` does, where it knows no action or cannot take `instruction`."""
+        self._require_actions()
+        self._told(instruction)
+
     def predict(self, observation: Observation) -> ActionChunk:
         """The chunk for one observation, in the interface's units, within its limits.
 
@@ -89,15 +94,24 @@ class TrainedPolicy:
 
     def predict_batch(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """The chunks for several observations, all with a prefix of one length or none. Raises as `predict` does."""
-        if not self._config.demonstrations:
-            raise PolicyError(f"{self._source} was trained without any action: it knows motion, not how to act; go on "
-                              f"from it with demonstrations: como policy train --start-from {self._source} ...")
+        self._require_actions()
         given = [self._inputs(observation) for observation in observations]
         inputs = {name: torch.cat([one[name] for one in given]).to(self._device) for name in given[0]}
         found = self._model.sample(inputs, self._prefix(observations)).float().cpu().numpy()
         values = self._space.decode(self._normaliser.action.denormalise(found))
         return [ActionChunk(self._times_s.copy(), np.clip(chunk, self._lower, self._upper), self._source)
                 for chunk in values]
+
+    def _require_actions(self) -> None:
+        if not self._config.demonstrations:
+            raise PolicyError(f"{self._source} was trained without any action: it knows motion, not how to act; go on "
+                              f"from it with demonstrations: como policy train --start-from {self._source} ...")
+
+    def _told(self, instruction: str) -> Tensor:
+        try:
+            return self._text.features([instruction])
+        except TextError as error:
+            raise PolicyError(f"{self._source}: {error}") from error
 
     def _inputs(self, observation: Observation) -> dict[str, Tensor]:
         size = self._config.policy.observation.image_size
@@ -116,11 +130,7 @@ class TrainedPolicy:
                     raise PolicyError(f"camera {name!r}: expected an RGB picture, uint8 [H, W, 3], got {kind} "
                                       f"{list(shape)}")
         pictures = np.stack([square(images[name], size) for images in moments for name in self._interface.cameras])
-        try:
-            instruction = self._text.features([observation.instruction or ""])
-        except TextError as error:
-            raise PolicyError(f"{self._source}: {error}") from error
-        inputs = {"images": torch.from_numpy(pictures)[None], "instruction": instruction}
+        inputs = {"images": torch.from_numpy(pictures)[None], "instruction": self._told(observation.instruction or "")}
         if self._config.policy.observation.state:
             inputs |= self._state(observation.state)
         return inputs
