@@ -187,6 +187,35 @@ def test_a_beginning_that_does_not_fit_is_said_before_the_guard(data: Path, tmp_
     assert "nowhere: no complete checkpoint here" in said.err and "guard" not in said.out
 
 
+def test_weights_that_predict_latents_of_another_motion_model_are_refused(data: Path, tmp_path: Path,
+                                                                          capsys: Capture) -> None:
+    """The checkpoint and its card say whose they are; one from before that was recorded is taken as it was."""
+    motion, demos = tmp_path / "motion", ("--demos", data / "bags")
+    given = (*demos, "--videos", data / "relabeled", "--labels", 0, "--mode", "joint")
+    assert _train(data, motion, *given) == 0
+    assert f"- latents: of motion model {MODEL} at gap 0.1 s" in (motion / "card.md").read_text()
+    film, others = data / "videos" / "left" / "100.mp4", tmp_path / "others"
+    entry = _label(others, film, read_video(film), episode("left", 100), model="other@9")
+    write_manifest(others, Manifest("other@9", GAP_S, (entry,)))
+    for videos, options, code in ((others, ("--mode", "joint"), 2), (data / "relabeled", ("--mode", "joint"), 0)):
+        capsys.readouterr()
+        out = tmp_path / f"begun_{videos.name}"
+        assert _train(data, out, *demos, "--videos", videos, *options, "--start-from", motion) == code
+        assert code == 0 or (f"como: {motion}: training cannot begin with its weights: they predict latents of {MODEL} "
+                             "at gap 0.1 s, and those of this training are of other@9 at gap 0.1 s") in (
+            capsys.readouterr().err)
+    (state,) = (motion / "training").glob("step_*/state.json")
+    for path, before in ((motion / "config.yaml", f"latents: {{model: {MODEL}, gap_s: 0.1}}\n"),
+                         (state, ', "latents": {"model": "", "gap_s": 0.0}')):
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, ""))
+    assert _train(data, tmp_path / "begun_old", *demos, "--videos", others, "--mode", "joint",
+                  "--start-from", motion) == 0
+    capsys.readouterr()
+    assert _train(data, motion, *given) == 0, "a run from before is gone on with"
+    assert f"model: {MODEL}" in (motion / "config.yaml").read_text()
+
+
 def test_video_of_another_robot_is_trained_on_without_its_state(data: Path, tmp_path: Path, capsys: Capture) -> None:
     """A bag with an interface of its own: it is read by that, and a state that is as long is no less foreign."""
     other = dataclasses.replace(INTERFACE, name="other")

@@ -13,8 +13,9 @@ from como_core import config as configuration
 from como_core.cli.main import main
 from como_core.interface import Interface, load_interface
 from como_core.policy.action_space import ActionSpace
-from como_core.policy.checkpoint import PolicyError, TrainedConfig, build_model, load_weights
+from como_core.policy.checkpoint import LatentsOf, PolicyError, TrainedConfig, build_model, load_weights, save_policy
 from como_core.policy.config import PolicyConfig
+from como_core.policy.cotraining import CotrainingMode
 from como_core.policy.normaliser import Affine, Normaliser
 from como_core.policy.text import TextConfig, Vocabulary
 from como_core.resources import resource
@@ -80,6 +81,26 @@ def test_weights_of_another_network_are_refused_by_the_setting(start: Path, give
     assert expected in said and said.endswith(LEAVE) and "different runs" not in said, said
 
 
+@pytest.mark.parametrize(("mode", "there", "here", "refused"), [
+    ("heads", ("a@1", 0.2), ("b@2", 0.2), True), ("joint", ("a@1", 0.2), ("a@1", 0.4), True),
+    ("heads", ("a@1", 0.2), ("a@1", 0.2), False), ("heads", ("", 0.0), ("b@2", 0.2), False),
+    ("heads", ("a@1", 0.2), ("", 0.0), False), ("decoded", ("a@1", 0.2), ("b@2", 0.2), False)])
+def test_weights_that_predict_others_latents_are_refused(tmp_path: Path, mode: CotrainingMode,
+                                                         there: tuple[str, float], here: tuple[str, float],
+                                                         refused: bool) -> None:
+    """Where both are known; decoded, no latent is predicted."""
+    given, words = config(mode), ("left", "right")
+    scales = Normaliser(Affine.identity(3), latent=Affine.identity(6) if mode != "decoded" else None)
+    model = build_model(given, Vocabulary(words), INTERFACE, scales)
+    save_policy(tmp_path, model, TrainedConfig(given, words, latents=LatentsOf(*there)), INTERFACE, scales, "card")
+    now = TrainedConfig(given, words, latents=LatentsOf(*here))
+    if not refused:
+        assert load_weights(model, tmp_path, now)
+        return
+    with pytest.raises(PolicyError, match=f"latents of a@1 at gap 0.2 s, .* are of {here[0]} at gap {here[1]} s"):
+        load_weights(model, tmp_path, now)
+
+
 def test_weights_of_another_robot_are_refused_by_the_tensor(start: Path) -> None:
     robot = dataclasses.replace(INTERFACE, action=dataclasses.replace(INTERFACE.action, gripper=None))
     with pytest.raises(PolicyError, match=r"tensor 'head.* is .* there and .* here; both need the same preset"):
@@ -111,7 +132,7 @@ def test_what_is_said_to_do_next_fits_the_policy(tmp_path: Path, capsys: Capture
                            out / "config.yaml")
         return SimpleNamespace(notes=list)
 
-    data = SimpleNamespace(demonstrations=demonstrations(1), videos=[], summary=str)
+    data = SimpleNamespace(demonstrations=demonstrations(1), videos=[], summary=str, latents=LatentsOf())
     monkeypatch.setattr("como_core.policy.sources.recorded_interface", lambda _: robot)
     monkeypatch.setattr("como_core.policy.sources.open_training_data", lambda *_: data)
     monkeypatch.setattr("como_core.policy.train.train", trained)

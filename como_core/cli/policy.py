@@ -88,7 +88,7 @@ def train(
         if len(labelled) < len(data.demonstrations):
             print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
         trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache, start_from,
-                      device)
+                      device, data.latents)
         for line in trained.notes():
             print(line)
         if rank() == 0:

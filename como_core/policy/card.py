@@ -35,6 +35,8 @@ def write_card(trained: TrainedConfig, demonstrations: Sequence[Episode], video:
         if video.fit:
             r2 = ", ".join(f"{value:.2f}" for value in video.fit.r2)
             lines.append(f"- decoder: fitted on {video.fit.steps} steps; R2 on left-out demonstrations: {r2}")
+    if trained.latents.model:
+        lines.append(f"- latents: of motion model {trained.latents}")
     lines += [f"- {line.strip()}" for line in (verdict.lines() if verdict else [])]
     return "\n".join(lines) + "\n"
 

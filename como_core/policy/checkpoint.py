@@ -31,14 +31,30 @@ class PolicyError(ComoError, ValueError):
 
 
 @dataclass(frozen=True)
+class LatentsOf:
+    """Whose latents were trained on: the motion model as name@hash, "" where none was or it is not known, and its gap.
+    """
+
+    model: str = ""
+    gap_s: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.model} at gap {self.gap_s:g} s"
+
+
+NOBODYS = LatentsOf()
+
+
+@dataclass(frozen=True)
 class TrainedConfig:
-    """config.yaml of a policy's checkpoint: how it was trained, the instructions that it knows, and on how many
-    demonstrations: with none it knows motion and no action.
+    """config.yaml of a policy's checkpoint: how it was trained, the instructions that it knows, on how many
+    demonstrations (with none it knows motion and no action) and on whose latents.
     """
 
     policy: PolicyConfig
     instructions: tuple[str, ...]
     demonstrations: int = 1
+    latents: LatentsOf = NOBODYS
 
 
 class TrainedPolicy:
@@ -187,14 +203,15 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Tr
 def load_weights(model: PolicyModel, directory: str | Path, trained: TrainedConfig | None = None) -> str:
     """Put the weights of another checkpoint into `model`, and give their sha256.
 
-    trained  how `model` is trained; then what the weights learned of instructions must mean the same to it
+    trained  how `model` is trained; then what the weights learned of instructions and latents must mean the same to it
 
     Raises CheckpointError where there is none, PolicyError, by what differs, where its network is another one or it
-    reads instructions another way.
+    reads instructions another way, or it predicts latents of another motion model.
     """
     found = load_checkpoint(directory, TrainedConfig)
     if trained is not None:
         _require_same_instructions(found.config, trained, directory)
+        _require_same_latents(found.config, trained, directory)
     misfit = _misfit(model, found.tensors)
     if misfit:
         raise PolicyError(f"{directory}: training cannot begin with its weights: "
@@ -250,6 +267,15 @@ def _require_same_instructions(before: TrainedConfig, now: TrainedConfig, direct
                       f"{_listed(before.instructions)} there and {_listed(now.instructions)} here; train on recordings "
                       "of the same instructions, train both with --set observation.text.model=NAME, which takes any "
                       "sentence, or leave --start-from out")
+
+
+def _require_same_latents(before: TrainedConfig, now: TrainedConfig, directory: str | Path) -> None:
+    """Raise PolicyError where one of them predicts latents, and both are known and of two motion models or gaps."""
+    predicted = any(trained.policy.cotraining.predicts_latents for trained in (before, now))
+    if predicted and before.latents.model and now.latents.model and before.latents != now.latents:
+        raise PolicyError(f"{directory}: training cannot begin with its weights: they predict latents of "
+                          f"{before.latents}, and those of this training are of {now.latents}; run `como relabel` on "
+                          "the videos with that model and gap, or leave --start-from out")
 
 
 def _network_difference(before: TrainedConfig, now: TrainedConfig | None, misfit: tuple[str, Any, Any]) -> str:

@@ -17,16 +17,20 @@ from como_core.formats.rosbag import note_of
 from como_core.formats.source_files import resolved_source
 from como_core.formats.sources import open_sources
 from como_core.interface import Interface
+from como_core.policy.checkpoint import NOBODYS, LatentsOf
 from como_core.policy.data import check_demonstrations
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Demonstrations, with latents where a labelled folder has them; video without actions; and what is not used."""
+    """Demonstrations, with latents where a labelled folder has them; video without actions; what is not used; and whose
+    the latents are.
+    """
 
     demonstrations: list[Episode]
     videos: list[Episode]
     skipped: list[tuple[str, str]]
+    latents: LatentsOf = NOBODYS
 
     def summary(self) -> str:
         """Counts, and a line with name and reason for each recording that is not used."""
@@ -51,13 +55,13 @@ def open_training_data(demos: Sequence[Path], videos: Sequence[Path], interface:
 
     Raises ComoError where no demonstration is left, or labels were made by different motion models or gaps.
     """
-    require_one_model([*demos, *videos])
+    latents = require_one_model([*demos, *videos])
     strict = open_sources(demos, interface)
     named = {resolved_source(e.source) for e in strict.episodes}
     refused = {resolved_source(path) for path, _ in strict.skipped}
     found = open_sources([*demos, *videos], otherwise=interface)
     skipped = [*strict.skipped, *((path, why) for path, why in found.skipped if resolved_source(path) not in refused)]
-    data = TrainingData([], [], [(str(path), reason) for path, reason in skipped])
+    data = TrainingData([], [], [(str(path), reason) for path, reason in skipped], latents)
     for episode in found.episodes:
         if resolved_source(episode.source) in refused:
             continue
@@ -101,23 +105,24 @@ def recorded_interface(demos: Sequence[Path]) -> Interface:
                     "with --interface")
 
 
-def require_one_model(folders: Iterable[Path]) -> None:
-    """Raise ComoError, naming the label file, unless all labels in `folders` have one motion model and one gap.
+def require_one_model(folders: Iterable[Path]) -> LatentsOf:
+    """The motion model and gap of all labels in `folders`. Raises ComoError, naming the label file, for two of them.
 
     A damaged label file costs its recording alone, which whoever reads that recording says.
     """
-    first: tuple[Path, str, float] | None = None
+    first: tuple[Path, LatentsOf] | None = None
     for file in _label_files(folders):
         try:
             labels = read_labels(file)
         except LabelError:
             continue
-        model, gap_s = labels.model, labels.gap_s
-        if first is None:
-            first = file, model, gap_s
-        elif (model, gap_s) != first[1:]:
-            raise ComoError(f"{file}: labels of model {model!r} at gap {gap_s:g} s, but those of {first[0]} are of "
-                            f"{first[1]!r} at {first[2]:g} s; run `como relabel` on all recordings with one model")
+        found = LatentsOf(labels.model, labels.gap_s)
+        first = first or (file, found)
+        if found != first[1]:
+            raise ComoError(f"{file}: labels of model {found.model!r} at gap {found.gap_s:g} s, but those of "
+                            f"{first[0]} are of {first[1].model!r} at {first[1].gap_s:g} s; run `como relabel` on all "
+                            "recordings with one model")
+    return first[1] if first else NOBODYS
 
 
 def _label_files(folders: Iterable[Path]) -> Iterator[Path]:
@@ -137,7 +142,8 @@ def _with_instructions(data: TrainingData, need_text: bool) -> TrainingData:
         told, videos = told or data.demonstrations, data.videos
     kept = {id(episode) for episode in (*told, *videos)}
     mute = [e.source for e in (*data.demonstrations, *data.videos) if id(e) not in kept]
-    return TrainingData(told, videos, [*data.skipped, *((source, f"{why}; say what it shows") for source in mute)])
+    skipped = [*data.skipped, *((source, f"{why}; say what it shows") for source in mute)]
+    return dataclasses.replace(data, demonstrations=told, videos=videos, skipped=skipped)
 
 
 def _says(episode: Episode) -> bool:

@@ -24,7 +24,7 @@ from como_core.formats.source_files import printable
 from como_core.interface import Interface
 from como_core.policy.action_space import ActionSpace
 from como_core.policy.card import write_card
-from como_core.policy.checkpoint import TrainedConfig, build_model, load_weights, save_policy
+from como_core.policy.checkpoint import NOBODYS, LatentsOf, TrainedConfig, build_model, load_weights, save_policy
 from como_core.policy.config import PolicyConfig
 from como_core.policy.cotraining import CotrainingMode, Video, prepare_video
 from como_core.policy.data import CameraStack, Windows, WindowShape, check_demonstrations, vocabulary
@@ -66,7 +66,8 @@ class Trained:
 
 def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interface: Interface, config: PolicyConfig,
           out: str | Path, command: str = "", cache: str | Path | None = None,
-          start_from: str | Path | None = None, device: Device = "auto") -> Trained:
+          start_from: str | Path | None = None, device: Device = "auto", latents: LatentsOf = NOBODYS
+          ) -> Trained:
     """Train and write a checkpoint into `out`; run again, it resumes, and a finished run returns at once.
 
     demonstrations  episodes with measured actions; with latents too where the co-training mode decodes. None where it
@@ -75,6 +76,7 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
     command         what was typed, for the card
     cache           folder of decoded pictures, which runs on the same files may share; out/cache where None
     start_from      checkpoint of the same network, whose weights training begins with
+    latents         whose the latents are, for the checkpoint and for others that start from it
 
     Processes that torchrun has started train one policy together. Raises ComoError, naming the file, for an episode
     that does not fit the interface, the policy or the labels; CheckpointError where `out` holds a checkpoint without
@@ -94,7 +96,7 @@ def train(demonstrations: Sequence[Episode], videos: Sequence[Episode], interfac
         check_demonstrations(demonstrations, interface, config.observation.state)
     places = [i - labelled for i in held[len(demonstrations):]]
     config, instructions, text = _read_instructions(config, [given[i] for i in held])
-    ground = _Ground(frames, interface, instructions, text, Path(out), device)
+    ground = _Ground(frames, interface, instructions, text, Path(out), device, latents if video else NOBODYS)
     raw = [video.given[i] for i in places] if video else []
     filmed = [video.episodes[i] for i in places] if video else []
     scales = _scales(config, demonstrations, [*demonstrations, *filmed], interface)
@@ -119,6 +121,7 @@ class _Ground:
     text: Text
     out: Path
     device: Device
+    latents: LatentsOf
 
 
 def _read_instructions(config: PolicyConfig, episodes: Sequence[Episode]) -> tuple[PolicyConfig, tuple[str, ...], Text]:
@@ -139,10 +142,12 @@ def _learn(demonstrations: Sequence[Episode], filmed: Sequence[Episode], ground:
     draw = batches(windows, sum(len(e) for e in demonstrations), config)
     model, begun = _begin(ground, config, scales, start_from)
     trained = TrainedConfig(config, ground.instructions, len(demonstrations))
+    # Without whose latents they are: the data say what they are, and runs of before that was known go on.
     identity = {"policy": trained, "data": _digest(episodes, ground.frames), "start": begun}
     out = ground.out / "guard" / arm.replace(" ", "_") if arm else ground.out
     title = f"guard, {arm}" if arm else "policy"
-    return model, fit(model, draw, loss, config.training, out, title, identity, ground.device), trained
+    history = fit(model, draw, loss, config.training, out, title, identity, ground.device)
+    return model, history, dataclasses.replace(trained, latents=ground.latents)
 
 
 def _begin(ground: _Ground, config: PolicyConfig, scales: Normaliser, start_from: str | Path | None
@@ -153,7 +158,8 @@ def _begin(ground: _Ground, config: PolicyConfig, scales: Normaliser, start_from
         model = build_model(config, ground.text, ground.interface, scales)
     if start_from is None:
         return model, ""
-    return model, load_weights(model, start_from, TrainedConfig(config, ground.instructions))
+    trained = TrainedConfig(config, ground.instructions, latents=ground.latents)
+    return model, load_weights(model, start_from, trained)
 
 
 def _watch(demonstrations: Sequence[Episode], videos: Sequence[Episode], ground: _Ground, config: PolicyConfig
