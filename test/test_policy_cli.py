@@ -153,6 +153,43 @@ def test_a_broken_bag_among_good_ones_is_skipped_and_named(data: Path, tmp_path:
     assert "4 demonstrations, 0 labelled videos, 1 skipped" in said and "broken.mcap" in said
 
 
+def test_a_folder_without_recordings_is_named(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Whatever the mode: among others it is skipped; where there is nothing else it is what the refusal is about."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("no recording")
+    demos = ("--demos", data / "bags")
+    named = f"1 skipped\n  {empty}: no recording at or below it"
+    for mode in ("none", "decoded", "joint"):
+        assert _train(data, tmp_path / mode, *demos, "--videos", data / "relabeled", empty, "--mode", mode) == 0
+        assert f"4 demonstrations, 4 labelled videos, {named}" in capsys.readouterr().out
+    for mode in ("decoded", "heads"):
+        assert _train(data, tmp_path / "refused", *demos, "--videos", empty, "--mode", mode) == 2
+        assert f"no labelled video to co-train on: nothing with latents was given by {empty}" in capsys.readouterr().err
+    assert _train(data, tmp_path / "alone", *demos, "--videos", empty, "--mode", "none") == 0
+    assert f"4 demonstrations, 0 labelled videos, {named}" in capsys.readouterr().out
+    assert _train(data, tmp_path / "twice", *demos, empty) == 0
+    assert f"4 demonstrations, 0 labelled videos, {named}" in capsys.readouterr().out
+
+
+def test_demonstrations_that_are_neither_labelled_nor_video_are_named(data: Path, tmp_path: Path,
+                                                                      capsys: Capture) -> None:
+    assert _train(data, tmp_path, "--demos", data / "bags", "--labels", 0.5) == 0
+    assert ("labels: 2 demonstrations stay labelled, 0 are video now, 2 are not used, for want of latents:\n"
+            f"  {data / 'bags' / 'demo_1'}\n  {data / 'bags' / 'demo_3'}\n") in capsys.readouterr().out
+
+
+def test_all_labels_and_no_further_video_train_heads(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    """The labelled folder names the demonstrations alone."""
+    folder = data / "own"
+    shutil.copytree(data / "relabeled", folder)
+    found = read_manifest(folder)
+    own = tuple(entry for entry in found.labelled if "bags" in entry.source)
+    write_manifest(folder, dataclasses.replace(found, labelled=own))
+    assert _train(data, tmp_path, "--demos", data / "bags", "--videos", folder, "--labels", 1, "--mode", "joint") == 0
+    assert "4 demonstrations, 0 labelled videos, 0 skipped" in capsys.readouterr().out
+
+
 def test_a_damaged_label_file_costs_its_recording_alone(data: Path, tmp_path: Path, capsys: Capture) -> None:
     film = data / "videos" / "left" / "100.mp4"
     labelled = data / "damaged"  # beside the recordings, which the manifest names from where it lies

@@ -139,7 +139,7 @@ def test_steps_without_a_label_take_the_nearest_label_in_time() -> None:
     given = dataclasses.replace(videos(1)[0], confidence=np.array([1, 0, 0, 0.5] + [0] * 20, np.float32))
     assert nearest_labelled(given, given.timestamps)[:5].tolist() == [0, 0, 3, 3, 3]
     nothing = dataclasses.replace(given, confidence=np.zeros(24, np.float32))
-    with pytest.raises(ComoError, match="shorter than the frame gap"):
+    with pytest.raises(ComoError, match="left#100: no label of confidence above 0; look at the confidence's parts"):
         nearest_labelled(nothing, nothing.timestamps)
 
 

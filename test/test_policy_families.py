@@ -176,14 +176,29 @@ def test_earlier_pictures_are_seen_and_must_be_given(tmp_path: Path) -> None:
 def test_a_share_of_the_labels_leaves_the_rest_as_video() -> None:
     demos = demonstrations(5)
     for share, count in ((1.0, 10), (0.4, 4), (0.05, 2), (0.0, 0)):
-        kept, freed = keep_labels(demos, share)
-        assert (len(kept), len(freed)) == (count, 10 - count)
+        kept, freed, lost = keep_labels(demos, share)
+        assert (len(kept), len(freed), lost) == (count, 10 - count, [])
         assert all(film.action is None and film.latent is not None for film in freed)
         assert {e.instruction for e in kept} == (set(GOALS) if count else set())
     with pytest.raises(ComoError, match=r"\[0, 1\], got 1.5"):
         keep_labels(demos, 1.5)
     without = [dataclasses.replace(demo, latent=None) for demo in demos]
-    assert keep_labels(without, 0.4)[1] == [], "without latents it is no video"
+    kept, freed, lost = keep_labels(without, 0.4)
+    assert freed == [] and lost == [e for e in without if not any(e is one for one in kept)], (
+        "without latents it is no video, and is not forgotten")
+
+
+@pytest.mark.parametrize("mode", ["heads", "joint"])
+def test_demonstrations_with_latents_need_no_further_video(mode: CotrainingMode, tmp_path: Path) -> None:
+    """Of all labels: actions and latents of the same recordings are learnt, each beside the other."""
+    done = train(demonstrations(2), [], INTERFACE, config(mode, steps=100), tmp_path)
+    assert done.history.terms["latent"][-1] < 0.8 * done.history.terms["latent"][0]
+    assert load_policy(tmp_path).instructions == ("left", "right") and "video: 0 clips" in "".join(done.notes())
+    bare = [dataclasses.replace(demo, latent=None, confidence=None) for demo in demonstrations(2)]
+    with pytest.raises(ComoError, match="no labelled video to co-train on: nothing with latents was given;"):
+        train(bare, [], INTERFACE, config(mode), tmp_path / "bare")
+    with pytest.raises(ComoError, match="no labelled video to co-train on: nothing with latents was given besides"):
+        train(demonstrations(2), [], INTERFACE, config("decoded"), tmp_path / "decoded")
 
 
 def test_actions_that_a_video_brings_along_are_not_read(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def train(
     from como_core.errors import ComoError
     from como_core.interface import load_interface
     from como_core.policy.config import load_preset
-    from como_core.policy.cotraining import keep_labels
+    from como_core.policy.cotraining import keep_labels, require_video
     from como_core.policy.sources import camera_names, open_training_data, recorded_interface
     from como_core.policy.train import train as run
     from como_core.training.ranks import join, leave, quiet_unless_first, rank
@@ -80,13 +80,16 @@ def train(
         data = open_training_data(demos, videos, robot, config.observation.state, bool(config.observation.text.model),
                                   camera_names(video_cameras, robot))
         print(data.summary())
-        labelled, freed = keep_labels(data.demonstrations, labels)
+        labelled, freed, lost = keep_labels(data.demonstrations, labels)
         if not labelled and not config.cotraining.predicts_latents:
             raise ComoError(f"--labels {labels:g} leaves no demonstration with actions, and co-training "
                             f"{config.cotraining.mode} learns nothing else; give a larger share, or --mode heads or "
                             "joint to learn motion from --videos")
         if len(labelled) < len(data.demonstrations):
-            print(f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now")
+            print("\n  ".join([f"labels: {len(labelled)} demonstrations stay labelled, {len(freed)} are video now"
+                               f"{f', {len(lost)} are not used, for want of latents:' if lost else ''}",
+                               *(episode.source for episode in lost)]))
+        require_video(labelled, [*data.videos, *freed], config.cotraining, videos)
         trained = run(labelled, [*data.videos, *freed], robot, config, output, shlex.join(sys.argv), cache, start_from,
                       device, data.latents)
         for line in trained.notes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -80,29 +81,44 @@ def prepare_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
 
     A video may be of another robot: a state of another length is not read. One that lacks a camera, or has no label to
     be trusted, is skipped and named. Decoded, a video that has pseudo-actions and no latents is taken as it is, and one
-    with latents whose instruction nobody demonstrated is skipped. Raises ComoError where there is no video to use, or
-    latents are of several sizes.
+    with latents whose instruction nobody demonstrated is skipped. Where latents are predicted, those of demonstrations
+    may be all there are. Raises ComoError where there is no video to use, or latents are of several sizes.
     """
     if config.mode == "none":
         return None
-    if not videos:
-        raise ComoError("no labelled video to co-train on: nothing with latents was given; run `como relabel` first, "
-                        "or train on the demonstrations alone with --mode none")
-    fitting, skipped = _fitting(videos, interface)
+    require_video(demonstrations, videos, config)
+    fitting, skipped = _fitting(videos, interface) if videos else ([], [])
     if config.predicts_latents:
-        size = 0 if fitting[0].latent is None else fitting[0].latent.shape[1]
-        for episode in (*fitting, *(d for d in demonstrations if d.latent is not None)):
+        given = [*fitting, *_with_latents(demonstrations)]
+        size = 0 if given[0].latent is None else given[0].latent.shape[1]
+        for episode in given:
             require_latents(episode, size)
         return Video([video.without_actions() for video in fitting], fitting, skipped=skipped)
     found = _decoded(demonstrations, fitting, interface, config)
     return dataclasses.replace(found, skipped=[*skipped, *found.skipped])
 
 
-def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[Episode], list[Episode]]:
-    """The share of the demonstrations of each instruction that stays labelled, and the others as video.
+def require_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], config: CotrainingConfig,
+                  places: Sequence[Path] = ()) -> None:
+    """Raise ComoError, naming `places`, where the mode has no video to learn from.
+
+    Where it predicts latents, demonstrations that have some are video, too.
+    """
+    own = _with_latents(demonstrations)
+    if config.mode == "none" or videos or (own and config.predicts_latents):
+        return
+    given = f" by {', '.join(map(str, places))}" if places else ""
+    raise ComoError(f"no labelled video to co-train on: nothing with latents was given{given}"
+                    f"{' besides the demonstrations' if own else ''}; run `como relabel` first, or train on the "
+                    "demonstrations alone with --mode none")
+
+
+def keep_labels(demonstrations: Sequence[Episode], share: float
+                ) -> tuple[list[Episode], list[Episode], list[Episode]]:
+    """The share of the demonstrations of each instruction that stays labelled, the others as video, and what is lost.
 
     Rounded to whole episodes and at least one of each instruction, unless `share` is 0. The first ones stay. An
-    episode that has no latents is no video. Raises ComoError where `share` is none.
+    episode that has no latents is no video, so it is lost. Raises ComoError where `share` is none.
     """
     if not 0 <= share <= 1:
         raise ComoError(f"the share of labels must lie in [0, 1], got {share:g}")
@@ -113,7 +129,12 @@ def keep_labels(demonstrations: Sequence[Episode], share: float) -> tuple[list[E
     for i, episode in enumerate(demonstrations):
         labelled = names[:i].count(names[i]) < wanted[names[i]]
         (kept if labelled else freed).append(episode)
-    return kept, [episode.without_actions() for episode in freed if episode.latent is not None]
+    return (kept, [episode.without_actions() for episode in _with_latents(freed)],
+            [episode for episode in freed if episode.latent is None])
+
+
+def _with_latents(episodes: Sequence[Episode]) -> list[Episode]:
+    return [episode for episode in episodes if episode.latent is not None]
 
 
 def _fitting(videos: Sequence[Episode], interface: Interface) -> tuple[list[Episode], list[tuple[str, str]]]:

@@ -258,7 +258,8 @@ def require_labels(episode: Episode) -> np.ndarray:
     """The rows that have a label. Raises ComoError where none has."""
     rows = np.flatnonzero(episode.trust > 0)
     if not len(rows):
-        raise ComoError(f"{episode.source}: no label of confidence above 0; it is shorter than the frame gap")
+        raise ComoError(f"{episode.source}: no label of confidence above 0; look at the confidence's parts in its "
+                        "label file (docs/relabel.md)")
     return rows
 
 
