@@ -199,6 +199,30 @@ def test_a_policy_is_asked_once_for_all_trials_in_hand() -> None:
     assert all(len(trial.inference_ms) == 4 and trial.wall_s for trial in trials)
 
 
+def test_inference_is_what_a_chunk_costs_however_many_trials_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call computes 4 chunks, for 4 trials as for the last one; who answers one by one has no more to share."""
+    clock = 0.0
+
+    class Slow(Homing):
+        def predict_batch(self, observations: list[Observation]) -> list[ActionChunk]:
+            nonlocal clock
+            clock += 0.1 * len(observations)
+            return super().predict_batch(observations)
+
+    class Alone:
+        interface, warm_up = INTERFACE, lambda _: None
+
+        def predict(self, observation: Observation) -> ActionChunk:
+            nonlocal clock
+            clock += 0.1
+            return Homing().predict(observation)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
+    for policy in (Slow, Alone):
+        trials = run_trials(policy, [BUTTON], range(5), processes=1, batch=4, horizon_s=0.4)
+        assert [ms for trial in trials for ms in trial.inference_ms] == pytest.approx([100.0] * 20)
+
+
 def test_a_network_gives_the_same_chunks_whatever_runs_beside_a_trial(tmp_path: Path) -> None:
     """To the last bit, where 5, 2 or 1 trials are in hand: rounding differs with the size of a batch."""
     network = load_policy(untrained(tmp_path, INTERFACE, ("button press topdown",), noise=0.1))

@@ -84,7 +84,7 @@ def evaluate(
     print_table(success_table(f"{run}, {trials} start states from seed {first_seed}", rows))
     wall_s = time.monotonic() - began
     print(f"wall time {wall_s:.1f} s with {processes} processes of {batch} trials side by side on {device}; inference "
-          "is milliseconds a chunk, a call for several shared among them")
+          "is milliseconds a chunk, a call for several shared among those that it computes")
     write_result(success, rows)
     sheets = _write_sheets(done, folder)
     print("\n".join([f"the same numbers: {success}; every trial: {folder / LOG}",

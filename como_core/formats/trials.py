@@ -33,7 +33,7 @@ class Trial:
     duration_s  seconds until success, or until the trial was ended as a failure
     film        the video of the trial beside the log, or None where none was made
     wall_s      seconds of one process that it took, or None where nobody looked; plays no part in comparisons
-    inference_ms  milliseconds for each chunk, that of a call shared among the chunks it gave; likewise
+    inference_ms  milliseconds for each chunk, that of a call shared among the chunks it computed; likewise
     """
 
     env: str

@@ -57,7 +57,8 @@ def run_trials(load: Callable[[], Policy], envs: Sequence[str], seeds: Sequence[
     films    a folder for an mp4 of each trial, of the pictures that the policy was asked about
     strips   a folder for a PNG of each trial, a few of these pictures in a row
     batch    how many trials each process steps side by side; a policy that is a BatchPolicy is asked once for all,
-             always about this many, so that a network rounds the same whatever runs beside a trial
+             always about this many, so that a network rounds the same whatever runs beside a trial; what a chunk costs
+             is the time of a call among all chunks that it computed, also those that no trial is there for
 
     Raises config.ConfigError where the policy's interface does not fit an environment (the key is named),
     SimulationError for an unknown environment and for a horizon below one control period, and whatever the policy
@@ -225,17 +226,19 @@ class _Runner:
         observations = [trial.run.observation for trial in trials if trial.run.observation is not None]
         began = time.perf_counter()
         chunks = self._predict(observations)
-        share_s = (time.perf_counter() - began) / len(trials)
-        for trial, chunk in zip(trials, chunks, strict=True):
+        took_s = time.perf_counter() - began
+        chunk_ms, share_s = round(1e3 * took_s / len(chunks), 3), took_s / len(trials)
+        for trial, chunk in zip(trials, chunks[:len(trials)], strict=True):
             began = time.perf_counter()
             trial.run.answer(chunk)
             trial.wall_s += share_s + time.perf_counter() - began
-            trial.inference_ms.append(round(1e3 * share_s, 3))
+            trial.inference_ms.append(chunk_ms)
 
     def _predict(self, observations: list[Observation]) -> list[ActionChunk]:
+        """A chunk for each observation, and behind them those that fill up the batch."""
         if self._batch > 1 and isinstance(self._policy, BatchPolicy):
             filling = [observations[0]] * (self._batch - len(observations))
-            return self._policy.predict_batch([*observations, *filling])[:len(observations)]
+            return self._policy.predict_batch([*observations, *filling])
         return [self._policy.predict(observation) for observation in observations]
 
     def _end(self, trial: _Running) -> Trial:
