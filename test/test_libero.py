@@ -5,6 +5,7 @@ Installed beside the package are hf-libero and robosuite only by choice; what ne
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -20,7 +21,7 @@ from como_core.config import save
 from como_core.errors import ComoError
 from como_core.formats.libero import from_command, to_command
 from como_core.formats.sources import open_sources
-from como_core.interface import load_interface
+from como_core.interface import Action, load_interface
 from como_core.policy.checkpoint import load_policy
 from como_core.resources import resource
 from como_core.simulation import libero_files
@@ -90,6 +91,45 @@ def test_demonstrations_come_in_the_units_and_the_order_of_the_env(tmp_path: Pat
     _recording(tmp_path / "short.hdf5", commands[:1])
     with pytest.raises(ComoError, match="demo_0: expected two or more steps"):
         open_sources([tmp_path / "short.hdf5"], INTERFACE)
+
+
+@pytest.mark.parametrize("says", ["problem_info", "bddl_file_name", "pictures"])
+def test_a_file_of_libero_is_known_by_itself_whatever_the_interface_is_called(tmp_path: Path, says: str) -> None:
+    commands, path = np.linspace(-1, 1, 35, dtype=np.float32).reshape(5, 7), tmp_path / "demo.hdf5"
+    _recording(path, commands)
+    with h5py.File(path, "r+") as file:
+        data, seen = file["data"], file["data/demo_0/obs"]
+        if says != "problem_info":
+            del data.attrs["problem_info"]
+        if says != "pictures":
+            for name in ("agentview", "eye_in_hand"):
+                seen.move(f"{name}_rgb", f"{name}_image")
+        if says == "bddl_file_name":
+            data.attrs[says] = "turn_on_the_stove.bddl"
+    mine = dataclasses.replace(INTERFACE, name="libero_64px")
+    for given in ({"interface": mine}, {"otherwise": mine}, {"interface": INTERFACE}):
+        (episode,) = open_sources([path], **given).episodes
+        assert episode.action is not None
+        np.testing.assert_array_equal(episode.action, from_command(commands[1:]))
+
+
+def test_another_file_or_another_action_is_not_taken_for_liberos(tmp_path: Path) -> None:
+    """Of a robot with other commands, as many: refused as a demonstration, and video as any other."""
+    commands, path = np.linspace(-1, 1, 35).reshape(5, 7), tmp_path / "demo.hdf5"
+    _recording(path, commands)
+    action = Action("joint_velocity", "forward_command", "cmd", tuple(f"joint{i}" for i in range(7)), 20.0)
+    joints = dataclasses.replace(INTERFACE, name="joints", action=action)
+    with pytest.raises(ComoError, match="demo_0: LIBERO's commands, .*; interface 'joints' has joint_velocity of"):
+        open_sources([path], joints)
+    (episode,) = open_sources([path], otherwise=joints).episodes
+    np.testing.assert_array_equal(episode.action, commands.astype(np.float32))
+    with h5py.File(path, "r+") as file:
+        del file["data"].attrs["problem_info"]
+        for name in ("agentview", "eye_in_hand"):
+            file["data/demo_0/obs"].move(f"{name}_rgb", f"{name}_image")
+    for robot in (joints, dataclasses.replace(INTERFACE, name="mine")):
+        (episode,) = open_sources([path], robot).episodes
+        np.testing.assert_array_equal(episode.action, commands.astype(np.float32))
 
 
 def test_a_policy_is_trained_on_the_recorded_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,9 @@ _DEFAULT_RATE_HZ = 20.0
 # Picture keys end so: robomimic's in _image, LIBERO's in _rgb.
 _PICTURE = re.compile(r"(.+)_(?:image|rgb)")
 
+# What LIBERO's files alone say of themselves.
+_LIBERO_ATTRIBUTES = ("problem_info", "bddl_file_name")
+
 # LIBERO's keys. Its pictures are stored as OpenGL renders them, the last row first.
 _LIBERO_PICTURES = ("agentview_rgb", "eye_in_hand_rgb")
 
@@ -112,6 +115,18 @@ def hdf5_action_names(path: str | Path, demo: str) -> list[str]:
     # A list of controllers belongs to several arms.
     kind = controller.get("type") if isinstance(controller, dict) else None
     return list(_OSC_POSE_NAMES) if kind == "OSC_POSE" and size == 7 else [f"a{i}" for i in range(size)]
+
+
+def is_libero(path: str | Path, demo: str) -> bool:
+    """Whether the file says that it is LIBERO's, by its attributes or the names of its pictures."""
+    path = Path(path)
+    with _open(path) as file:
+        data = _data(file, path)
+        try:
+            return (any(name in data.attrs for name in _LIBERO_ATTRIBUTES)
+                    or any(name in data[demo].get("obs", {}) for name in _LIBERO_PICTURES))
+        except _DAMAGE as error:
+            raise _damaged(join_source(path, demo), error) from error
 
 
 class Hdf5Frames(LazyFrames):

@@ -12,14 +12,22 @@ import numpy as np
 
 from como_core.episode import Episode, Frames
 from como_core.errors import ComoError
+from como_core.interface import Action
+from como_core.interface.names import TWIST_FIELDS
 
 INTERFACE = "libero"
-"""Name of the interface that is meant, config/interfaces/libero.yaml."""
+"""Name of the interface that is meant, config/interfaces/libero.yaml: under it, a file that does not say whose it is
+counts as LIBERO's."""
 
 # What the hand reaches at a command of 1, m/s and rad/s, measured with robosuite 1.4.0. Its OSC_POSE sets the goal
 # 0.05 m or 0.5 rad ahead of where the hand is, and the hand covers a quarter of that before the next command. Turning
 # falls short of this at large commands.
 FULL_SPEED = np.array([0.25] * 3 + [2.5] * 3)
+
+
+def fits(action: Action) -> bool:
+    """Whether LIBERO's commands can be brought into this action: the twist of the hand and a gripper, in that order."""
+    return action.kind == "ee_twist" and action.names == TWIST_FIELDS and action.gripper is not None
 
 
 def to_command(action: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats import libero
 from como_core.formats.bag_layout import is_bag
-from como_core.formats.hdf5 import HDF5_SUFFIXES, hdf5_action_names, list_demos, read_demo
+from como_core.formats.hdf5 import HDF5_SUFFIXES, hdf5_action_names, is_libero, list_demos, read_demo
 from como_core.formats.label_bag import holds_labels
 from como_core.formats.labels import read_labels, with_labels
 from como_core.formats.lerobot import LeRobotDataset
@@ -78,8 +78,8 @@ def open_sources(
     lie in it; one that is also found without labels is given with them. Links are followed, each folder is gone through
     once.
 
-    interface  that bags are read by, their own where None; with LIBERO's, HDF5 demonstrations come in its units and
-               order
+    interface  that bags are read by, their own where None; with one of the hand's twist and a gripper, LIBERO's
+               demonstrations come in its units and order
     progress   may wrap the loop over recordings, to show where it is
     camera     image topic of bags that have several and no interface
     otherwise  that bags are read by which hold none; others by their own, whatever it is
@@ -98,9 +98,8 @@ def open_sources(
             if label_file is not None:
                 episode = with_labels(episode, read_labels(label_file), source)
             robot = interface or otherwise
-            if robot is not None and robot.name == libero.INTERFACE and episode.action is not None and (
-                    _is_hdf5(split_source(source)[0])):
-                episode = libero.by_interface(episode)
+            if robot is not None and episode.action is not None and _is_hdf5(split_source(source)[0]):
+                episode = _by_interface(episode, source, robot, required=interface is not None)
             sources.episodes.append(episode)
         except ComoError as error:
             sources.skipped.append((source, str(error)))
@@ -211,6 +210,22 @@ def _found(path: Path, sources: Sources, seen: set[Path]) -> Iterator[tuple[Path
             yield from _found(entry, sources, seen)
         elif entry.is_file() and (entry.suffix.lower() in VIDEO_SUFFIXES or _is_hdf5(entry) or is_bag(entry)):
             yield entry, None
+
+
+def _by_interface(episode: Episode, source: Path, robot: Interface, required: bool) -> Episode:
+    """An HDF5 demonstration in the units of the robot, where it is LIBERO's.
+
+    Raises ComoError where its actions are `required`, and as many as the robot's, but of another kind.
+    """
+    path, demo = split_source(source)
+    theirs = demo is not None and is_libero(path, demo)
+    if libero.fits(robot.action) and (theirs or robot.name == libero.INTERFACE):
+        return libero.by_interface(episode)
+    if theirs and required and episode.action is not None and episode.action.shape[1] == robot.action.size:
+        raise ComoError(f"{source}: LIBERO's commands, the hand's twist and a gripper; interface {robot.name!r} has "
+                        f"{robot.action.kind} of {', '.join(robot.action.names)}; give one as "
+                        "config/interfaces/libero.yaml")
+    return episode
 
 
 def _recordings(file: _File, sources: Sources, video: Callable[[Path], Episode], bag: Callable[[Path], Episode]
