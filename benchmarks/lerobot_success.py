@@ -120,10 +120,9 @@ def run_ours(network: str, parameters: int, seed: int, data: Path, work: Path) -
     config = like(parameters, comparable(network, (), robot, BATCH), robot)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=STEPS, seed=seed))
     episodes = [dataclasses.replace(e, instruction=_ASKED_ALIKE) for group in load(TASKS, data).values() for e in group]
-    out, start = work / "lerobot" / f"ours-{network}-{seed}", time.perf_counter()
-    train(episodes, [], robot, config, out, cache=work / "cache")
-    took = time.perf_counter() - start
-    return _tried(f"ours, {network}", seed, partial(Untold, out), count_parameters(config, robot), took)
+    out = work / "lerobot" / f"ours-{network}-{seed}"
+    took_s = train(episodes, [], robot, config, out, cache=work / "cache").history.seconds
+    return _tried(f"ours, {network}", seed, partial(Untold, out), count_parameters(config, robot), took_s)
 
 
 def _tried(name: str, seed: int, make: Any, parameters: int, seconds: float) -> Row:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import policy_data
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -179,3 +180,20 @@ def test_peak_memory_is_that_of_the_process_itself(tmp_path: Path) -> None:
 def test_the_sizes_differ_only_in_how_much() -> None:
     assert motion.QUICK.many < motion.FULL.many == 10_000
     assert motion.FULL.few == 100
+
+
+def test_the_training_time_beside_lerobot_is_that_of_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                   ) -> None:
+    """Also where the run was finished before, and training returns at once."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1])
+    from benchmarks import lerobot_success
+
+    trained: list[float] = []
+    monkeypatch.setattr(lerobot_success, "load", lambda *_: {"task": policy_data.demonstrations()})
+    monkeypatch.setattr(lerobot_success, "load_interface", lambda _: policy_data.INTERFACE)
+    monkeypatch.setattr(lerobot_success, "like", lambda *_: policy_data.config())
+    monkeypatch.setattr(lerobot_success, "STEPS", 30)
+    monkeypatch.setattr(lerobot_success, "_tried", lambda *given: trained.append(given[-1]) or {})
+    for _ in range(2):
+        lerobot_success.run_ours("mlp", 1000, 0, tmp_path, tmp_path)
+    assert trained[0] == trained[1] > 0
