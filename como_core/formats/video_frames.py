@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from como_core.errors import ComoError
 from como_core.formats.lazy import HandlePool, LazyFrames
+from como_core.formats.video_whole import missing
 
 
 class VideoError(ComoError, ValueError):
@@ -57,7 +58,7 @@ class FrameTable:
 def scan(path: Path) -> FrameTable:
     """Decode a video once, without converting colours, and list its frames.
 
-    Raises VideoError, also where FFmpeg says that it has made up what it could not decode.
+    Raises VideoError, also where FFmpeg says that it has made up what it could not decode, and where the file is cut.
     """
     signature = _signature(path)
     pts: list[int | None] = []
@@ -66,6 +67,7 @@ def scan(path: Path) -> FrameTable:
     try:
         with _open(path) as container:
             stream = _video_stream(container, path)
+            _require_whole(path)
             for frame in container.decode(stream):
                 first = first or frame
                 if (frame.width, frame.height) != (first.width, first.height):
@@ -196,6 +198,13 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     # No threads inside: they would not survive a fork, and many small files decode faster without.
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
+
+
+def _require_whole(path: Path) -> None:
+    lacks = missing(path)
+    if lacks:
+        raise VideoError(f"{path}: cut short: it {lacks}; copy it again, or save what is left with "
+                         f"`ffmpeg -i {path.name} -c copy` under another name")
 
 
 def _signature(path: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from como_core.episode import Episode
 from como_core.formats.lazy import CAMERA
 from como_core.formats.video import _instruction, read_video
-from como_core.formats.video_frames import VideoError, _open, _signature, _video_stream
+from como_core.formats.video_frames import VideoError, _open, _require_whole, _signature, _video_stream
 from como_core.formats.video_time import timestamps
 
 
@@ -35,12 +35,13 @@ def stream_video(path: str | Path) -> Episode:
     file lists, in number, time or size, or is damaged. A file whose packets do not tell frames apart is read by
     `read_video`.
 
-    Raises VideoError where the file cannot be opened.
+    Raises VideoError where the file cannot be opened or is cut short.
     """
     path = Path(path)
     try:
         with _open(path) as container:
             stream = _video_stream(container, path)
+            _require_whole(path)
             listed = [packet.pts for packet in container.demux(stream) if packet.size]
             rate = float(stream.average_rate) if stream.average_rate else None
             time_base = stream.time_base
