@@ -241,6 +241,54 @@ def test_a_phone_held_upright_gives_upright_pictures(tmp_path):
     assert upright[0][:28, :, 0].min() > 150 and upright[0][36:, :, 0].max() < 60, "left has become top"
 
 
+# a, b, c, d of a display matrix -> the picture that it shows, by numpy.
+ORIENTATIONS = {
+    (1, 0, 0, 1): lambda picture: picture,
+    (0, 1, -1, 0): lambda picture: np.rot90(picture, -1),
+    (-1, 0, 0, -1): lambda picture: np.rot90(picture, 2),
+    (0, -1, 1, 0): lambda picture: np.rot90(picture, 1),
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (0, 1, 1, 0): lambda picture: picture.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_pictures_are_turned_and_mirrored_as_the_matrix_says(tmp_path, matrix):
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:16, :32], picture[:16, 32:], picture[16:, :32] = (220, 0, 0), (0, 220, 0), (0, 0, 220)
+    write_video(tmp_path / "a.mp4", [picture] * 3, fps=30)
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    place = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version 0
+    a, b, c, d = matrix
+    for i, value in enumerate((a, b, 0, c, d)):
+        data[place + 4 * i:place + 4 * i + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    (tmp_path / "a.mp4").write_bytes(data)
+    expected = ORIENTATIONS[matrix](picture)
+    for frames in (read_video(tmp_path / "a.mp4").images[CAMERA], stream_video(tmp_path / "a.mp4").images[CAMERA]):
+        assert frames.shape == (3, *expected.shape)
+        assert all(frame.flags.c_contiguous and frame.shape == expected.shape for frame in frames)
+        assert np.abs(next(iter(frames)).astype(int) - expected).mean() < 8
+
+
+def test_pictures_that_carry_exif_are_read(tmp_path):
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=20)
+        stream.height, stream.width, stream.pix_fmt = 32, 64, "yuvj420p"
+        for i in range(3):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 64, 3), 60 * i, np.uint8), format="rgb24")
+            for packet in stream.encode(picture):
+                exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0"  # upright
+                data = bytes(packet)
+                tagged = av.Packet(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+                tagged.pts, tagged.dts, tagged.time_base = i, i, Fraction(1, 20)
+                tagged.stream, tagged.is_keyframe = stream, True
+                container.mux(tagged)
+    for frames in (read_video(tmp_path / "a.avi").images[CAMERA], stream_video(tmp_path / "a.avi").images[CAMERA]):
+        assert frames.shape == (3, 32, 64, 3) and sum(frame.shape == (32, 64, 3) for frame in frames) == 3
+
+
 def test_broken_files_are_refused_by_name_and_reason(tmp_path):
     write_video(tmp_path / "good.mp4", moving_bar(30), fps=40)
     good = (tmp_path / "good.mp4").read_bytes()

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from como_core.errors import ComoError
 from como_core.formats.lazy import HandlePool, LazyFrames
+from como_core.formats.video_orientation import Orientation
 from como_core.formats.video_whole import missing
 
 
@@ -30,7 +31,7 @@ class FrameTable:
 
     pts            presentation time of each frame in units of `time_base`, None where the file gives none
     keys           indices of the key frames, from which decoding can begin
-    height, width  of the picture as shown, after `rotation` (degrees, from the display matrix)
+    height, width  of the picture as shown, by `orientation`
     rate_hz        the rate the file declares, or None
     signature      size and modification time of the file, to notice that it was replaced
     """
@@ -41,7 +42,7 @@ class FrameTable:
     rate_hz: float | None
     height: int
     width: int
-    rotation: int
+    orientation: Orientation
     signature: tuple[int, int]
 
     @property
@@ -86,9 +87,9 @@ def scan(path: Path) -> FrameTable:
     except av.FFmpegError as error:
         where = f"damaged after {len(pts)} frames" if pts else "cannot be read as a video"
         raise VideoError(f"{path}: {where}: {error.strerror}") from error
-    rotation = round(first.rotation / 90) * 90 % 360  # a matrix may say any angle; pictures are turned by quarters
-    height, width = (first.width, first.height) if rotation % 180 else (first.height, first.width)
-    return FrameTable(tuple(pts), tuple(keys), time_base, rate, height, width, rotation, signature)
+    orientation = Orientation.of(first)
+    height, width = orientation.size(first.height, first.width)
+    return FrameTable(tuple(pts), tuple(keys), time_base, rate, height, width, orientation, signature)
 
 
 class VideoFrames(LazyFrames):
@@ -177,7 +178,7 @@ class _Decoder:
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
         # One thread: starting more costs ten times the conversion of a small picture.
         rgb = self._convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(rgb, self._table.rotation // 90)) if self._table.rotation else rgb
+        return self._table.orientation.upright(rgb)
 
 
 _DECODERS: HandlePool[_Decoder] = HandlePool()

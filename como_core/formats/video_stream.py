@@ -21,6 +21,7 @@ from como_core.episode import Episode
 from como_core.formats.lazy import CAMERA
 from como_core.formats.video import _instruction, read_video
 from como_core.formats.video_frames import VideoError, _open, _require_whole, _signature, _video_stream
+from como_core.formats.video_orientation import Orientation
 from como_core.formats.video_time import timestamps
 
 
@@ -82,15 +83,15 @@ class StreamedFrames:
         try:
             with _open(self._path) as container:
                 for frame in container.decode(_video_stream(container, self._path)):
-                    # (width, height, rotation); of the first frame, as in `scan`
-                    first = first or (frame.width, frame.height, frame.rotation)
+                    # of the first frame, as in `scan`
+                    first = first or (frame.width, frame.height, Orientation.of(frame))
                     if (count == len(self) or frame.is_corrupt
                             or (frame.pts, frame.width, frame.height) != (self._pts[count], *first[:2])):
                         raise self._differs(count)
                     count += 1
                     # One thread: starting more costs ten times the conversion of a small picture.
                     rgb = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    yield np.ascontiguousarray(np.rot90(rgb, first[2] // 90)) if first[2] else rgb
+                    yield first[2].upright(rgb)
         except av.FFmpegError as error:
             raise self._differs(count) from error
         if count != len(self):
