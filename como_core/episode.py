@@ -46,6 +46,7 @@ class Episode:
     confidence  float32 [T] in [0, 1] of pseudo labels, or None
     instruction what the robot was asked to do, or None
     source      the file or topic it was read from, for messages and manifests
+    notes       what its reader left out of the recording, each a sentence for people that names the source
 
     Raises ValueError, naming the source, where lengths or values do not fit.
     """
@@ -59,6 +60,7 @@ class Episode:
     provenance: np.ndarray = field(default=None)  # type: ignore[arg-type]
     confidence: np.ndarray | None = None
     instruction: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         steps = len(self.timestamps)

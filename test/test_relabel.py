@@ -273,6 +273,22 @@ def test_a_bag_gets_a_sidecar_on_its_own_clock(run: Path, tmp_path: Path) -> Non
     assert np.allclose([message.position for message in messages], latent)
 
 
+def test_pictures_of_a_bag_that_share_a_stamp_are_in_the_manifest_and_said(
+        run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RawBagWriter(tmp_path / "bags" / "foreign", {}) as bag:
+        for t, picture in enumerate(moving_square(304).images["top"], start=1):
+            stamp = (t - t % 10 // 9) * 25_000_000  # the ninth of ten has the stamp of the eighth
+            bag.write("/image", "sensor_msgs/msg/Image", t * 25_000_000, bag_messages.image(stamp, picture))
+    words = ["relabel", str(tmp_path / "bags"), "--model", str(run), "-o", str(tmp_path / "out")]
+    for _ in ("labelled now", "labelled before"):
+        assert cli.main(words) == 0
+        said = "foreign: 3 of 30 pictures on '/image' are left out: they have the header stamp of a later one"
+        assert said in (shown := capsys.readouterr().out) and "1 recordings, 27 frames labelled" in shown
+        manifest = read_manifest(tmp_path / "out")
+        assert manifest.labelled[0].frames == 27 and said in manifest.skipped[0].reason
+        assert len(open_sources([tmp_path / "out"]).episodes[0]) == 27
+
+
 def test_a_bag_of_several_cameras_without_an_interface_is_labelled_by_the_one_that_is_given(
         run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     robot = load_interface(resource("config/interfaces/metaworld.yaml"))

@@ -11,9 +11,11 @@ from bag_messages import image, joints, number, pose, twist
 
 from como_core import config
 from como_core.episode import Provenance
+from como_core.formats.bag_audit import Audit, recorded_topics
 from como_core.formats.bag_writer import RawBagWriter
 from como_core.formats.lazy import CAMERA
 from como_core.formats.rosbag import BagError, BagWriter, frame_stamps_ns, note_of, read_bag
+from como_core.formats.sources import open_sources
 from como_core.interface import Camera, Interface, load_interface
 from como_core.resources import resource
 
@@ -105,6 +107,40 @@ def test_late_delivery_changes_nothing(tmp_path):
     for field in ("timestamps", "state", "action"):
         np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
     np.testing.assert_array_equal(one.images["front"][:], other.images["front"][:])
+
+
+def test_pictures_that_share_a_stamp_are_counted_and_named(tmp_path):
+    recorder = Recorder(tmp_path / "a")
+    recorder.gripper(START, 0.25)
+    for i in range(20):
+        stamp, log_delay = START + (6 if i in (7, 8) else i) * PERIOD, (i - 6) * PERIOD if i in (7, 8) else 0
+        recorder.picture(stamp, PICTURES[i], delay_ns=log_delay + 7 * MS)
+        recorder.pose(START + i * PERIOD, (i, 0, 0.5))
+        recorder.joints(START + i * PERIOD, {"gripper": 0.0})
+        recorder.twist(START + i * PERIOD, (0, 0, 0))
+    recorder.bag.close()
+    record(tmp_path / "b").bag.close()
+    episode = read_bag(tmp_path / "a")
+    assert len(episode) == 18
+    np.testing.assert_array_equal(episode.images["front"][6], PICTURES[8])
+    said = (f"{tmp_path / 'a'}: 2 of 20 pictures on '/camera/image_raw' are left out: they have the header stamp of a "
+            "later one; look at how the camera's driver sets it")
+    assert episode.notes == (said,) == episode.as_video().notes and read_bag(tmp_path / "b").notes == ()
+    found = open_sources([tmp_path])
+    assert found.skipped == [] and found.summary() == f"2 episodes read\n1 read in part:\n  {said}"
+
+
+def test_the_audit_counts_stamps_that_repeat():
+    audit = Audit(recorded_topics(ROBOT, lambda topic: f"/{topic}"))
+    for i in range(20):
+        audit.add("/camera/image_raw", START + i * PERIOD, START + (6 if i in (7, 8) else i) * PERIOD)
+        audit.add("/gripper_command", START, None)
+    report = audit.report()
+    assert report.topics["/camera/image_raw"].stamps_again == 2
+    assert report.topics["/gripper_command"].stamps_again == 0
+    assert [words for words in report.warnings if "header stamp of another" in words] == [
+        "topic '/camera/image_raw': 2 messages have the header stamp of another one; of those with one stamp the last "
+        "is read"]
 
 
 def test_state_is_interpolated_and_commands_are_held(tmp_path):

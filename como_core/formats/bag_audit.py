@@ -54,6 +54,7 @@ class TopicAudit:
     longest_gap_s   longest silence, the episode's ends included, and gap_at_s when it began; None without messages
     missing         messages that the distances between header stamps say were lost on the way
     stamps_back     messages whose header stamp is before that of the one before
+    stamps_again    messages whose header stamp another one has too, less one for each such stamp
     """
 
     messages: int
@@ -63,6 +64,7 @@ class TopicAudit:
     gap_at_s: float | None
     missing: int
     stamps_back: int
+    stamps_again: int
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Audit:
         stamps = np.array(self._stamps[topic.name], np.int64)
         rate_hz = len(stamps) / seconds if seconds > 0 else 0.0
         if not len(stamps):
-            return TopicAudit(0, 0.0, topic.rate_hz, None, None, 0, 0)
+            return TopicAudit(0, 0.0, topic.rate_hz, None, None, 0, 0, 0)
         order = np.unique(stamps)
         missing = 0
         if topic.rate_hz is not None and topic.stamped and len(order) > 2:
@@ -152,7 +154,8 @@ class Audit:
         gaps = np.diff(edges)
         longest = int(np.argmax(gaps))
         return TopicAudit(len(stamps), rate_hz, topic.rate_hz, float(gaps[longest]) / _S,
-                          float(edges[longest] - self.start_ns) / _S, missing, int(np.sum(np.diff(stamps) < 0)))
+                          float(edges[longest] - self.start_ns) / _S, missing, int(np.sum(np.diff(stamps) < 0)),
+                          len(stamps) - len(order) if topic.stamped else 0)
 
 
 def _judge(topic: RecordedTopic, found: TopicAudit, faults: list[str], warnings: list[str]) -> None:
@@ -171,3 +174,6 @@ def _judge(topic: RecordedTopic, found: TopicAudit, faults: list[str], warnings:
                         "header stamps")
     if found.stamps_back:
         warnings.append(f"{name}: {found.stamps_back} header stamps go back")
+    if found.stamps_again:
+        warnings.append(f"{name}: {found.stamps_again} messages have the header stamp of another one; of those with "
+                        "one stamp the last is read")

@@ -37,7 +37,7 @@ class LabelledSource:
 
 @dataclass(frozen=True)
 class SkippedSource:
-    """A recording that could not be labelled, and why."""
+    """A recording that could not be labelled, and why; or one that could, and what was left out of it."""
 
     source: str
     reason: str

@@ -37,6 +37,9 @@ def read_bag(path: str | Path, interface: Interface | None = None, otherwise: In
     like a video: its one image topic becomes the camera `lazy.CAMERA`; of several, the topic `camera` becomes a camera
     of that name. Raises BagError, naming bag, topic and reason, and ConfigError, naming the key, where `interface` is
     not the one inside.
+
+    Of pictures of the first camera that share a stamp the last stands; how many were left out is in the episode's
+    notes.
     """
     path = Path(path)
     with BagReader(path) as bag:
@@ -82,7 +85,11 @@ def _first_camera(episode: Episode) -> BagFrames:
 def _aligned(path: Path, robot: Interface | None, found: dict[str, str], cameras: dict[str, str], recording: Recording,
              instruction: str | None) -> Episode:
     first = next(iter(cameras.values()))
-    at_ns = timeline(recording.pictures[first], f"{path}: {first}")
+    pictures = recording.pictures[first]
+    at_ns = timeline(pictures, f"{path}: {first}")
+    again = len(pictures) - len(at_ns)
+    notes = (f"{path}: {again} of {len(pictures)} pictures on {first!r} are left out: they have the header stamp of a "
+             "later one; look at how the camera's driver sets it",) if again else ()
     state = align_state(robot, found, recording, at_ns, path) if robot else {}
     action = align_action(robot, found, recording, at_ns, path) if robot else {}
     picks = {topic: pick_pictures(recording.pictures[topic], at_ns) for topic in cameras.values()}
@@ -96,7 +103,7 @@ def _aligned(path: Path, robot: Interface | None, found: dict[str, str], cameras
                                  at_ns[steps])
     try:
         return Episode(at_ns[steps] / 1e9, images, str(path), _joined(state, steps), _joined(action, steps),
-                       instruction=instruction)
+                       instruction=instruction, notes=notes)
     except ValueError as error:
         raise BagError(str(error)) from error
 

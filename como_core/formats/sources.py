@@ -39,10 +39,14 @@ class Sources:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
     def summary(self) -> str:
-        """How many were read, and a line with name and reason for each that was not."""
+        """How many were read, and a line with name and reason for each that was not, or not whole."""
         count = f"{len(self.episodes)} episode{'' if len(self.episodes) == 1 else 's'} read"
         lines = [f"  {reason if str(path) in reason else f'{path}: {reason}'}" for path, reason in self.skipped]
-        return "\n".join([f"{count}, {len(lines)} skipped:", *lines]) if lines else count
+        told = [f"{count}, {len(lines)} skipped:", *lines] if lines else [count]
+        partly = [episode for episode in self.episodes if episode.notes]
+        if partly:
+            told += [f"{len(partly)} read in part:", *(f"  {note}" for episode in partly for note in episode.notes)]
+        return "\n".join(told)
 
 
 @dataclass

@@ -64,6 +64,7 @@ class Job:
 class Outcome:
     """What became of a recording: its entry in the manifest, or None and the reason.
 
+    reason    beside an entry, what was left out of the recording
     labelled  frames that were labelled now; 0 where the label file was there already
     """
 
@@ -178,7 +179,8 @@ class Labeller:
             raise
         except ComoError as error:
             return Outcome(source, None, str(error))
-        return Outcome(source, self._entry(source, opened.digest, opened.name, len(episode)), labelled=len(episode))
+        return Outcome(source, self._entry(source, opened.digest, opened.name, len(episode)), "; ".join(episode.notes),
+                       len(episode))
 
     def _entry(self, source: Path, digest: str, name: str, frames: int) -> LabelledSource:
         return LabelledSource(relative_to(source, self._job.folder), digest, f"{name}{LABEL_SUFFIX}", frames,

@@ -90,14 +90,19 @@ class _Account:
         self._folder, self._before = folder, before
         self._labelled: dict[Path, LabelledSource] = {}
         self._skipped = dict(skipped)
+        done = {entry.source for entry in before.labelled}
+        self._left_out = {entry.source: entry.reason for entry in before.skipped if entry.source in done}
         self._written = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
         """Take the outcome of a recording; it is in the file at the latest _WRITE_EVERY_S later, or with the next."""
-        if outcome.entry is None:
-            self._skipped[outcome.source] = outcome.reason
-        else:
+        reason = outcome.reason
+        if outcome.entry is not None:
+            if not outcome.labelled:  # labelled before, and not read again
+                reason = self._left_out.get(outcome.entry.source, "")
             self._labelled[outcome.source] = outcome.entry
+        if reason:
+            self._skipped[outcome.source] = reason
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self.write()
 
