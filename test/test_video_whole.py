@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from como_core.formats import video_frames
 from como_core.formats.lazy import CAMERA
 from como_core.formats.sources import list_sources, open_sources
 from como_core.formats.video import VideoError, read_video
@@ -116,6 +117,33 @@ def test_a_file_cut_where_only_its_head_is_left_gives_words_or_nothing(tmp_path:
         for length in range(1, 400, 9):
             (tmp_path / name).write_bytes(data[:length])
             assert missing(tmp_path / name) is None or str(length) in str(missing(tmp_path / name)) or name == "f.gif"
+
+
+def test_a_head_of_other_bytes_gives_words_or_nothing(tmp_path: Path) -> None:
+    """What a damaged header says may be absurd, and is no error of its own."""
+    rng = np.random.default_rng(0)
+    for name in ("b.webm", "e.avi", "f.gif", "g.mp4"):
+        data = write(tmp_path / name, KINDS[name])
+        for _ in range(100):
+            changed = bytearray(data)
+            for place in rng.integers(0, 60, 3):
+                changed[place] = rng.integers(0, 256)
+            (tmp_path / name).write_bytes(changed)
+            assert (missing(tmp_path / name) or "declares").startswith(("declares", "has no end"))
+    huge = b"\x1a\x45\xdf\xa3\x01" + b"\xfe" * 7
+    (tmp_path / "b.webm").write_bytes(huge + b"\x01" + bytes(99))
+    assert missing(tmp_path / "b.webm") is None
+
+
+def test_a_drive_that_fails_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> str | None:
+        raise OSError(5, "Input/output error")
+
+    write(tmp_path / "a.mkv", KINDS["a.mkv"])
+    monkeypatch.setattr(video_frames, "missing", fails)
+    for read in (read_video, stream_video):
+        with pytest.raises(VideoError, match=r"a.mkv: cannot be read: Input/output error"):
+            read(tmp_path / "a.mkv")
 
 
 def test_a_cut_file_costs_itself_alone(tmp_path: Path) -> None:

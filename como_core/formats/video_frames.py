@@ -202,7 +202,10 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _require_whole(path: Path) -> None:
-    lacks = missing(path)
+    try:
+        lacks = missing(path)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
     if lacks:
         raise VideoError(f"{path}: cut short: it {lacks}; copy it again, or save what is left with "
                          f"`ffmpeg -i {path.name} -c copy` under another name")

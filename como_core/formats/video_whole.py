@@ -31,7 +31,7 @@ def missing(path: Path) -> str | None:
             return None if _gif_ends(file) else "has no end (the byte 0x3B behind the last picture)"
         end = 0
         if head.startswith(_EBML):
-            end = _matroska_end(file)
+            end = _matroska_end(file, size)
         elif head.startswith(b"RIFF") and head[8:] == b"AVI ":
             end = _avi_end(file, size)
         elif head[4:8] in _BOXES:
@@ -72,7 +72,7 @@ def _avi_end(file: BinaryIO, size: int) -> int:
     return 0
 
 
-def _matroska_end(file: BinaryIO) -> int:
+def _matroska_end(file: BinaryIO, size: int) -> int:
     """Where the segment ends, which holds everything; 0 where its length is not declared."""
     while (kind := file.read(1)) > b"\0":
         kind += file.read(_vint_bytes(kind) - 1)
@@ -85,6 +85,8 @@ def _matroska_end(file: BinaryIO) -> int:
             break
         if kind == _SEGMENT:
             return file.tell() + value
+        if value > size:  # such a place cannot be gone to
+            break
         file.seek(value, os.SEEK_CUR)
     return 0
 
