@@ -72,8 +72,8 @@ def paired_bootstrap(a: Sequence[bool], b: Sequence[bool], strata: Sequence[Hash
     """Percentile bootstrap interval of mean(b) - mean(a) over pairs, drawn again within each stratum (task).
 
     The pairing keeps the difficulty of a start state out of the interval, the strata that of a task: both are chosen,
-    not drawn. Of 400 made-up comparisons each, an interval of 95 % held the truth in 85 to 96 % with 10 or 20 pairs and in
-    92 to 94 % with 50, where few differ; the exact test is right for any number.
+    not drawn. Of 400 made-up comparisons each, an interval of 95 % held the truth in 85 to 96 % with 10 or 20 pairs and
+    in 92 to 94 % with 50, where few differ; the exact test is right for any number.
 
     Raises ValueError where lengths differ or there is no pair.
     """
