@@ -207,8 +207,8 @@ def _require_whole(path: Path) -> None:
     except OSError as error:
         raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
     if lacks:
-        raise VideoError(f"{path}: cut short: it {lacks}; copy it again, or save what is left with "
-                         f"`ffmpeg -i {path.name} -c copy` under another name")
+        raise VideoError(f"{path}: cut short: it {lacks}; copy it again, or save what can be decoded with "
+                         f"`ffmpeg -i {path.name} OUT.mp4`")
 
 
 def _signature(path: Path) -> tuple[int, int]:
