@@ -113,12 +113,15 @@ def test_labels_alone_need_no_video(data: Path, tmp_path: Path) -> None:
 
 
 def test_labels_of_another_model_are_refused_by_name(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    above, tmp_path = tmp_path, tmp_path / "below"
     film = data / "videos" / "left" / "100.mp4"
     entry = _label(tmp_path, film, read_video(film), episode("left", 100), model="other@9")
     write_manifest(tmp_path, Manifest(MODEL, GAP_S, (entry,)))
     assert _train(data, tmp_path / "run", "--demos", data / "bags", "--videos", data / "relabeled", tmp_path) == 2
     said = capsys.readouterr().err
     assert entry.labels in said and "'other@9'" in said and said.count("\n") == 1
+    assert _train(data, tmp_path / "run", "--demos", data / "bags", "--videos", data / "relabeled", above) == 2
+    assert "'other@9'" in capsys.readouterr().err, "in a folder below the one that is given"
     labels = dataclasses.replace(read_labels(tmp_path / entry.labels), model=MODEL, gap_s=0.5)
     write_labels(tmp_path / entry.labels, labels)
     assert _train(data, tmp_path / "run", "--demos", data / "bags", "--videos", data / "relabeled", tmp_path) == 2

@@ -12,7 +12,7 @@ from como_core.errors import ComoError
 from como_core.formats.bag_layout import find_bags, is_bag
 from como_core.formats.bag_writer import BagError
 from como_core.formats.labels import LabelError, read_labels
-from como_core.formats.manifest import is_labelled_folder, labelled_sources, read_manifest
+from como_core.formats.manifest import MANIFEST, is_labelled_folder, labelled_sources, read_manifest
 from como_core.formats.rosbag import note_of
 from como_core.formats.source_files import resolved_source
 from como_core.formats.sources import open_sources
@@ -106,7 +106,9 @@ def recorded_interface(demos: Sequence[Path]) -> Interface:
 
 
 def require_one_model(folders: Iterable[Path]) -> LatentsOf:
-    """The motion model and gap of all labels in `folders`. Raises ComoError, naming the label file, for two of them.
+    """The motion model and gap of all labels at or below `folders`.
+
+    Raises ComoError, naming the label file, where they are of two.
 
     A damaged label file costs its recording alone, which whoever reads that recording says.
     """
@@ -126,8 +128,8 @@ def require_one_model(folders: Iterable[Path]) -> LatentsOf:
 
 
 def _label_files(folders: Iterable[Path]) -> Iterator[Path]:
-    for folder in folders:
-        if folder.is_dir() and is_labelled_folder(folder):
+    for folder in (manifest.parent for top in folders for manifest in sorted(top.rglob(MANIFEST))):
+        if is_labelled_folder(folder):
             yield from (labels for _, labels in labelled_sources(read_manifest(folder), folder) if labels.is_file())
 
 
