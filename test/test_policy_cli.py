@@ -23,7 +23,7 @@ from como_core.formats.rosbag import BagWriter, read_bag
 from como_core.formats.video import read_video, write_video
 from como_core.interface import Interface
 from como_core.policy.checkpoint import load_policy
-from como_core.policy.sources import open_training_data
+from como_core.policy.sources import TrainingData, open_training_data
 
 Capture = pytest.CaptureFixture[str]
 START_NS, PERIOD_NS, MODEL, GAP_S = 10**9, round(1e9 / RATE_HZ), "motion@1234", 0.1
@@ -105,6 +105,13 @@ def test_demonstrations_get_their_latents_and_keep_their_actions(data: Path) -> 
         np.testing.assert_allclose(read.action, given.action[-len(read):], atol=1e-6)
         assert read.latent is not None and read.instruction == given.instruction
     assert all(video.action is None and video.latent is not None for video in found.videos)
+
+
+def test_what_was_left_out_of_a_recording_is_said() -> None:
+    note = "bag: 2 of 20 pictures on '/image' are left out"
+    whole, part = episode("left", 0), dataclasses.replace(episode("left", 1), notes=(note,))
+    said = TrainingData([whole], [part], []).summary()
+    assert said.splitlines() == ["1 demonstrations, 1 labelled videos, 0 skipped", f"  in part: {note}"]
 
 
 def test_labels_alone_need_no_video(data: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class TrainingData:
         lines = [f"{len(self.demonstrations)} demonstrations, {len(self.videos)} labelled videos, "
                  f"{len(self.skipped)} skipped"]
         lines += [f"  {reason if path in reason else f'{path}: {reason}'}" for path, reason in self.skipped]
+        lines += [f"  in part: {note}" for episode in (*self.demonstrations, *self.videos) for note in episode.notes]
         return "\n".join(lines)
 
 
