@@ -54,7 +54,8 @@ def judge(entry: Entry, steps: int, data: Path, work: Path) -> Row:
 
 
 def _said(verdict: Verdict) -> str:
-    return "harms" if verdict.harmful else "helps" if verdict.helpful else "open"
+    return ("harms" if verdict.harmful else "may harm" if verdict.doubtful else
+            "helps" if verdict.helpful else "open")
 
 
 def gains() -> dict[tuple[str, str], int]:

@@ -244,6 +244,11 @@ def test_the_guard_says_no_more_than_so_few_demonstrations_tell() -> None:
     for neither in (verdict(0.01, 0.03), verdict(0.9, -0.1), verdict(0.5), verdict(-0.5), verdict(-0.01, -0.03)):
         assert not neither.harmful and not neither.helpful and "no difference that they show" in neither.lines()[0]
     assert "[of one there is no interval], worse on 1 of 1" in verdict(0.5).lines()[0]
+    seems = verdict(0.3, 0.5, -0.1)
+    assert seems.doubtful and not seems.harmful and "the video may make it worse" in seems.lines()[0]
+    assert "try another co-training mode" in seems.lines()[1]
+    for clear in (verdict(0.9, -0.1), verdict(0.05, 0.06, -0.1), verdict(0.3, 0.5), verdict(0.5)):
+        assert not clear.doubtful
     several = verdict(0.04, 0.05, 0.06, 0.05)
     assert several.harmful and several.low > 0, "by its interval, though it is little"
     assert several.lines()[0].endswith("NEGATIVE TRANSFER, the video makes it worse")

@@ -55,12 +55,20 @@ class Verdict:
         return self.high < 0 or (self._several and not self.worse and self.with_video < (1 - CLEAR) * self.without)
 
     @property
+    def doubtful(self) -> bool:
+        """Whether it seems to make it worse: not shown, but clearly so on average and on most of the demonstrations."""
+        return (self._several and not self.harmful and 2 * self.worse > self.episodes
+                and self.with_video > (1 + CLEAR) * self.without)
+
+    @property
     def _several(self) -> bool:
         return self.episodes > 1
 
     def lines(self) -> list[str]:
         """For people: what was found and, where the video harms, what to do about it."""
         what = "the video helps" if self.helpful else "no difference that they show"
+        if self.doubtful:
+            what = "the video may make it worse: it does on most of them, and clearly on average"
         if self.harmful:
             what = "NEGATIVE TRANSFER, the video makes it worse"
         if (self.helpful or self.harmful) and self.low <= 0 <= self.high:
@@ -69,7 +77,7 @@ class Verdict:
         said = [f"guard: error on {self.episodes} left-out demonstrations after {self.steps} steps: "
                 f"{self.with_video:.3f} with video, {self.without:.3f} without; difference "
                 f"{self.with_video - self.without:+.3f} {interval}, worse on {self.worse} of {self.episodes}: {what}"]
-        if self.harmful:
+        if self.harmful or self.doubtful:
             said.append("  try another co-training mode, a smaller video_share or latent_weight, or --mode none")
         return said
 
