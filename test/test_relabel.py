@@ -235,6 +235,13 @@ def test_labels_of_two_models_do_not_mix(run: Path, videos: Path, tmp_path: Path
         relabel([videos], tmp_path / "other", tmp_path / "out")
 
 
+def test_an_empty_folder_among_others_is_named(run: Path, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = relabel([tmp_path / "empty", videos], run, tmp_path / "out")
+    (left,) = done.skipped
+    assert done.labelled and left.reason.startswith(f"{tmp_path}/empty: no recording at or below it (expected videos")
+
+
 def test_an_output_that_cannot_be_written_is_said_before_the_work(run: Path, videos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file/out: cannot be written: Not a directory"):
@@ -243,8 +250,10 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(run: Path, vid
 
 def test_nothing_to_label_is_said(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ComoError, match="empty: none of 0 recordings could be labelled; expected videos"):
+    with pytest.raises(ComoError, match=r"empty: no recording could be labelled:\n  .*empty: no recording at or below"):
         relabel([tmp_path / "empty"], run, tmp_path / "out")
+    with pytest.raises(ComoError, match="no path: no recording could be labelled; expected videos"):
+        relabel([], run, tmp_path / "out")
 
 
 def test_the_command_says_what_was_done_and_left_out(run: Path, videos: Path, tmp_path: Path,
@@ -448,7 +457,7 @@ def test_where_nothing_can_be_labelled_every_reason_is_named(run: Path, tmp_path
     with pytest.raises(ComoError) as found:
         relabel([tmp_path / "videos"], run, tmp_path / "out")
     lines = str(found.value).splitlines()
-    assert lines[0].endswith("none of 22 recordings could be labelled:") and len(lines) == 22
+    assert lines[0].endswith("no recording could be labelled:") and len(lines) == 22
     assert all(f"{i:02}.mp4: cannot be read as a video" in lines[i + 1] for i in range(20))
     assert lines[-1] == "  and 2 more, which manifest.json names"
     assert len(read_manifest(tmp_path / "out").skipped) == 22

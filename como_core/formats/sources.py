@@ -65,7 +65,6 @@ class _File:
 
 
 Read = Callable[[], Episode]
-Find = Callable[[Path, Sources, set[Path]], Iterator[tuple[Path, Path | None]]]
 
 
 def open_sources(
@@ -93,7 +92,7 @@ def open_sources(
     given = [Path(path) for path in paths]
     sources = Sources()
     bag = partial(read_bag, interface=interface, otherwise=otherwise, camera=camera)
-    readers = _readers(given, sources, read_video, bag, _found_or_named)
+    readers = _readers(given, sources, read_video, bag)
     recordings = list(readers)
     for source in progress(recordings) if progress else recordings:
         read, label_file = readers.pop(source)
@@ -127,7 +126,7 @@ def list_sources(
     """
     sources = Sources()
     readers = _readers([Path(path) for path in paths], sources, video,
-                       partial(read_bag, otherwise=interface, camera=camera), _found)
+                       partial(read_bag, otherwise=interface, camera=camera))
     return {source: read for source, (read, _) in readers.items()}, sources.skipped
 
 
@@ -149,10 +148,10 @@ def action_names_of(source: str | Path) -> list[str] | None:
 
 
 def _readers(paths: Iterable[Path], sources: Sources, video: Callable[[Path], Episode],
-             bag: Callable[[Path], Episode], find: Find) -> dict[Path, tuple[Read, Path | None]]:
+             bag: Callable[[Path], Episode]) -> dict[Path, tuple[Read, Path | None]]:
     """Reader and label file of each recording, in the order of the paths; what is broken goes to `sources.skipped`."""
     files: dict[Path, _File] = {}
-    for source, label_file in (found for path in paths for found in find(path, sources, set())):
+    for source, label_file in (found for path in paths for found in _found_or_named(path, sources)):
         path, member = split_source(source)
         file = files.setdefault(path.resolve(), _File(path))
         file.labels[member] = label_file or file.labels.get(member)
@@ -167,10 +166,10 @@ def _readers(paths: Iterable[Path], sources: Sources, video: Callable[[Path], Ep
     return readers
 
 
-def _found_or_named(path: Path, sources: Sources, seen: set[Path]) -> Iterator[tuple[Path, Path | None]]:
+def _found_or_named(path: Path, sources: Sources) -> Iterator[tuple[Path, Path | None]]:
     """As `_found`; a path that gives nothing at all goes to `sources.skipped`."""
     before, empty = len(sources.skipped), True
-    for found in _found(path, sources, seen):
+    for found in _found(path, sources, set()):
         empty = False
         yield found
     if empty and len(sources.skipped) == before:

@@ -78,8 +78,8 @@ def relabel(paths: Iterable[str | Path], model: str | Path, out: str | Path, cam
     # In the order of the recordings, whichever was done first.
     manifest = account.write(readers)
     if not manifest.labelled:
-        places, count = ", ".join(map(str, given)) or "no path", len(manifest.skipped)
-        raise ComoError(f"{places}: none of {count} recordings could be labelled{_reasons(manifest)}")
+        places = ", ".join(map(str, given)) or "no path"
+        raise ComoError(f"{places}: no recording could be labelled{_reasons(manifest)}")
     return manifest
 
 
