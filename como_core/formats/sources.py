@@ -67,6 +67,14 @@ class _File:
 Read = Callable[[], Episode]
 
 
+class NothingRead(ComoError):
+    """There is no recording that can be read: `skipped` has the paths and why."""
+
+    def __init__(self, message: str, skipped: list[tuple[Path, str]]) -> None:
+        super().__init__(message)
+        self.skipped = skipped
+
+
 def open_sources(
     paths: Iterable[str | Path],
     interface: Interface | None = None,
@@ -108,7 +116,7 @@ def open_sources(
             sources.skipped.append((source, str(error)))
     if not sources.episodes:
         places = ", ".join(map(str, given)) or "no path"
-        raise ComoError(f"{places}: no recording that can be read; {sources.summary()}")
+        raise NothingRead(f"{places}: no recording that can be read; {sources.summary()}", sources.skipped)
     return sources
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from como_core.episode import Episode
 from como_core.errors import ComoError
 from como_core.formats.source_files import split_source
-from como_core.formats.sources import Sources, open_sources
+from como_core.formats.sources import NothingRead, Sources, open_sources
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def open_mixture(given: Sequence[str | Path], progress: Callable[[Sequence[Path]
         raise ComoError("every weight is 0; give one path a weight above 0")
     episodes: list[Episode] = []
     skipped: list[tuple[Path, str]] = []
+    refused: list[str] = []
     place: list[int] = []
     seen: set[str] = set()
     for index, (path, _) in enumerate(places):
@@ -103,7 +104,8 @@ def open_mixture(given: Sequence[str | Path], progress: Callable[[Sequence[Path]
         except ComoError as error:
             if not split_source(path)[0].exists():
                 raise
-            skipped.append((Path(path), str(error)))
+            refused.append(str(error))
+            skipped += error.skipped if isinstance(error, NothingRead) else [(Path(path), str(error))]
             continue
         skipped += found.skipped
         fresh = {str(Path(episode.source).resolve()): episode for episode in found.episodes}
@@ -115,7 +117,7 @@ def open_mixture(given: Sequence[str | Path], progress: Callable[[Sequence[Path]
         episodes += fresh.values()
         place += [index] * len(fresh)
     if not episodes:
-        raise ComoError("; ".join(reason for _, reason in skipped) or "no path to data was given")
+        raise ComoError("; ".join(refused) or "no path to data was given")
     weights = None if without else tuple(weight or 0.0 for _, weight in places)
     return Sources(episodes, skipped), Mixture(tuple(path for path, _ in places), np.array(place, np.int64), weights)
 
