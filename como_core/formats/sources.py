@@ -229,10 +229,13 @@ def _by_interface(episode: Episode, source: Path, robot: Interface, required: bo
     Raises ComoError where its actions are `required`, and as many as the robot's, but of another kind.
     """
     path, demo = split_source(source)
-    theirs = demo is not None and is_libero(path, demo)
-    if libero.fits(robot.action) and (theirs or robot.name == libero.INTERFACE):
-        return libero.by_interface(episode)
-    if theirs and required and episode.action is not None and episode.action.shape[1] == robot.action.size:
+
+    def is_theirs() -> bool:  # asked where it matters alone, since it opens the file
+        return demo is not None and is_libero(path, demo)
+
+    if libero.fits(robot.action):
+        return libero.by_interface(episode) if robot.name == libero.INTERFACE or is_theirs() else episode
+    if required and episode.action is not None and episode.action.shape[1] == robot.action.size and is_theirs():
         raise ComoError(f"{source}: LIBERO's commands, the hand's twist and a gripper; interface {robot.name!r} has "
                         f"{robot.action.kind} of {', '.join(robot.action.names)}; give one as "
                         "config/interfaces/libero.yaml")

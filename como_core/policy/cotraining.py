@@ -113,6 +113,20 @@ def require_video(demonstrations: Sequence[Episode], videos: Sequence[Episode], 
                     "demonstrations alone with --mode none")
 
 
+def fit_decoder(demonstrations: Sequence[Episode], interface: Interface, config: DecoderConfig) -> ActionDecoder:
+    """A decoder of the interface's actions. Raises as `ActionDecoder.fit` does."""
+    velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
+    return ActionDecoder.fit(demonstrations, config, velocities, ActionSpace.of(interface))
+
+
+def decode_for(interface: Interface, decoder: ActionDecoder, video: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """What `ActionDecoder.decode` gives, a gripper within [0, 1]."""
+    action, confidence = decoder.decode(video)
+    if interface.action.gripper is not None:
+        action[:, -1] = np.clip(action[:, -1], 0.0, 1.0)
+    return action, confidence
+
+
 def keep_labels(demonstrations: Sequence[Episode], share: float
                 ) -> tuple[list[Episode], list[Episode], list[Episode]]:
     """The share of the demonstrations of each instruction that stays labelled, the others as video, and what is lost.
@@ -170,8 +184,7 @@ def _decoded(demonstrations: Sequence[Episode], videos: Sequence[Episode], inter
              config: CotrainingConfig) -> Video:
     if all(_labelled_by_others(video) for video in videos):
         return Video(list(videos), list(videos))
-    velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
-    decoder = ActionDecoder.fit(demonstrations, config.decoder, velocities, ActionSpace.of(interface))
+    decoder = fit_decoder(demonstrations, interface, config.decoder)
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     known = [_labelled_by_others(video) or (video.instruction or "") in decoder.instructions for video in videos]
     given = [video for video, usable in zip(videos, known, strict=True) if usable]
@@ -191,8 +204,6 @@ def _labelled_by_others(video: Episode) -> bool:
 
 
 def _pseudo_labelled(video: Episode, decoder: ActionDecoder, interface: Interface) -> Episode:
-    action, confidence = decoder.decode(video)
-    if interface.action.gripper is not None:
-        action[:, -1] = np.clip(action[:, -1], 0.0, 1.0)
+    action, confidence = decode_for(interface, decoder, video)
     return dataclasses.replace(video, action=action, confidence=confidence,
                                provenance=np.full(len(video), Provenance.PSEUDO, np.uint8))

@@ -16,8 +16,7 @@ from como_core.formats.labels import read_labels, with_labels
 from como_core.formats.manifest import located, read_manifest
 from como_core.formats.rosbag import frame_log_ns, frame_stamps_ns, read_bag
 from como_core.interface import Interface
-from como_core.policy.action_space import ActionSpace
-from como_core.policy.cotraining import VELOCITY_KINDS
+from como_core.policy.cotraining import decode_for, fit_decoder
 from como_core.policy.decoder import ActionDecoder, DecoderConfig, Fit
 from como_core.policy.sources import open_training_data
 
@@ -43,8 +42,7 @@ def add_pseudo_actions(folder: str | Path, demos: Sequence[Path], interface: Int
     """
     folder = Path(folder)
     data = open_training_data(demos, [folder], interface)
-    velocities = len(interface.action.names) if interface.action.kind in VELOCITY_KINDS else 0
-    decoder = ActionDecoder.fit(data.demonstrations, config or DecoderConfig(), velocities, ActionSpace.of(interface))
+    decoder = fit_decoder(data.demonstrations, interface, config or DecoderConfig())
     assert decoder.fitted is not None, "a fitted decoder knows its error"
     written, skipped = [], []
     for entry in read_manifest(folder).labelled:
@@ -66,10 +64,8 @@ def add_pseudo_actions(folder: str | Path, demos: Sequence[Path], interface: Int
 def _write(source: Path, label_file: Path, sidecar: Path, decoder: ActionDecoder, interface: Interface) -> Path:
     labels = read_labels(label_file)
     episode = with_labels(read_bag(source, otherwise=interface), labels)
-    action, confidence = decoder.decode(episode)
+    action, confidence = decode_for(interface, decoder, episode)
     names = [*interface.action.names, *(["gripper"] if interface.action.gripper else [])]
-    if interface.action.gripper:
-        action[:, -1] = action[:, -1].clip(0.0, 1.0)
     try:
         return write_label_bag(sidecar, labels, frame_stamps_ns(episode), frame_log_ns(episode),
                                PseudoActions(names, action, confidence))
